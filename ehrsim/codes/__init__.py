@@ -1,0 +1,53 @@
+"""Codes, code systems, their hierarchies and units: everything that gives an event's code a meaning."""
+
+from ehrsim.codes.hierarchy import parents
+from ehrsim.codes.systems import (
+    BIRTH,
+    DEATH,
+    ETHNICITIES,
+    LOCAL_URI,
+    OBSERVATION_END,
+    PREFIX_OF,
+    PREFIXES,
+    RACES,
+    SINGLE_PART_KINDS,
+    SYSTEMS,
+    URI_BASE,
+    Code,
+    CodeSystem,
+    Kind,
+    default_kind,
+    is_known_system,
+    join,
+    parse,
+    system_of_uri,
+    uri,
+)
+from ehrsim.codes.units import UCUM_URI, looks_like_ucum, ucum
+
+__all__ = [
+    "BIRTH",
+    "DEATH",
+    "ETHNICITIES",
+    "LOCAL_URI",
+    "OBSERVATION_END",
+    "PREFIXES",
+    "PREFIX_OF",
+    "RACES",
+    "SINGLE_PART_KINDS",
+    "SYSTEMS",
+    "UCUM_URI",
+    "URI_BASE",
+    "Code",
+    "CodeSystem",
+    "Kind",
+    "default_kind",
+    "is_known_system",
+    "join",
+    "looks_like_ucum",
+    "parents",
+    "parse",
+    "system_of_uri",
+    "ucum",
+    "uri",
+]

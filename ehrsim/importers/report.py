@@ -1,0 +1,95 @@
+"""What an import read, changed, skipped and found, with counts and first examples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+
+class Count(msgspec.Struct):
+    """How often something happened, and the first time in words."""
+
+    count: int
+    example: str
+
+
+class ImportReport(msgspec.Struct):
+    """The report of one import; written to `metadata/import.json` of the imported data set.
+
+    `skipped` rows are not in the result, `changed` ones are in it altered, `findings` are oddities left as they are.
+    Counts of `systems` and `kinds` are of the events written.
+    """
+
+    source: str
+    format: str
+    files: int = 0
+    rows: int = 0
+    subjects: int = 0
+    events: int = 0
+    systems: dict[str, int] = {}
+    kinds: dict[str, int] = {}
+    skipped: dict[str, Count] = {}
+    changed: dict[str, Count] = {}
+    findings: dict[str, Count] = {}
+    splits: dict[str, int] = {}
+    source_splits: dict[int, str] = {}
+    """Splits that the source itself gave, by subject; not written out."""
+    code_table: list[pl.DataFrame] = []
+    """Code tables (code, description, parent_codes) that the source itself gave; not written out."""
+
+    def skip(self, reason: str, count: int = 1, example: object = "") -> None:
+        """Count rows that are left out."""
+        _add(self.skipped, reason, count, example)
+
+    def change(self, reason: str, count: int = 1, example: object = "") -> None:
+        """Count rows that are kept in an altered form."""
+        _add(self.changed, reason, count, example)
+
+    def find(self, what: str, count: int = 1, example: object = "") -> None:
+        """Count oddities that are kept as they are."""
+        _add(self.findings, what, count, example)
+
+    def count_codes(self, kinds: Counter[str], systems: Counter[str]) -> None:
+        """Add to the counts of events written."""
+        self.kinds = dict(Counter(self.kinds) + kinds)
+        self.systems = dict(Counter(self.systems) + systems)
+
+    def to_json(self) -> dict[str, object]:
+        """The report as plain JSON values, sorted by count."""
+        hidden = ("source_splits", "code_table")
+        plain: dict[str, object] = {
+            name: msgspec.to_builtins(getattr(self, name)) for name in self.__struct_fields__ if name not in hidden
+        }
+        for name in ("systems", "kinds"):
+            plain[name] = dict(sorted(getattr(self, name).items(), key=lambda item: (-item[1], item[0])))
+        return plain
+
+    def lines(self) -> list[str]:
+        """The report for people, a line each."""
+        lines = [f"{self.format}: {self.files:,} files, {self.rows:,} rows read from {self.source}"]
+        lines.append(f"wrote {self.events:,} events of {self.subjects:,} subjects")
+        for title, counts in (("kinds", self.kinds), ("code systems", self.systems)):
+            ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            lines.append(f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in ordered))
+        for title, group in (("skipped", self.skipped), ("changed", self.changed), ("found", self.findings)):
+            for reason, count in group.items():
+                example = f" (first: {count.example})" if count.example else ""
+                lines.append(f"{title} {count.count:,}: {reason}{example}")
+        return lines
+
+
+def _add(group: dict[str, Count], reason: str, count: int, example: object) -> None:
+    if count <= 0:
+        return
+    if reason in group:
+        group[reason].count += count
+    else:
+        group[reason] = Count(count, str(example)[:200])
+
+
+def name_of(source: Path) -> str:
+    """The name of a file as it appears in messages: its last two parts."""
+    return "/".join(source.parts[-2:])
