@@ -1,6 +1,6 @@
 """Codes, code systems, their hierarchies and units: everything that gives an event's code a meaning."""
 
-from ehrsim.codes.hierarchy import parents
+from ehrsim.codes.hierarchy import chapter_title, parents
 from ehrsim.codes.systems import (
     BIRTH,
     DEATH,
@@ -41,6 +41,7 @@ __all__ = [
     "Code",
     "CodeSystem",
     "Kind",
+    "chapter_title",
     "default_kind",
     "is_known_system",
     "join",

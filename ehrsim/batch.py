@@ -1,0 +1,125 @@
+"""The arrays that training, models and sampling exchange. Bins are those of `ehrsim.visits.scales`.
+
+Axis names: N patients, R rows, T steps, K event places, `...` any leading axes (R, T in training, slots in sampling).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any
+"""A NumPy array on the host, a JAX array on the device."""
+
+
+class Sizes(NamedTuple):
+    """The numbers that shape a model: every head and table has one of these lengths."""
+
+    vocabulary: int
+    """Vocabulary indices, padding 0 included."""
+    groups: tuple[tuple[int, int], ...]
+    """First index and index past the last of each group of codes."""
+    kinds: int
+    """Kinds of step: NO_VISIT 0, the visit types, then continuation, death and end."""
+    statics: int
+    """Statics, padding 0 included."""
+    gaps: int
+    first_gaps: int
+    origins: int
+    clocks: int
+    lengths: int
+    """Length bins, 0 for "no end recorded" included."""
+    offsets: int
+    values: int
+    """Value bins, 0 for "no value" included."""
+    durations: int
+    """Duration bins, 0 for "no end" included."""
+    places: int
+    """Event places K of a step."""
+
+    @property
+    def continues(self) -> int:
+        """Kind of a step that goes on with the visit before it."""
+        return self.kinds - 3
+
+    @property
+    def death(self) -> int:
+        """Terminal kind: the patient dies."""
+        return self.kinds - 2
+
+    @property
+    def end(self) -> int:
+        """Terminal kind: the record ends with the patient alive."""
+        return self.kinds - 1
+
+
+class Context(NamedTuple):
+    """What is known of a patient beforehand; leading axis N. 0 stands for "not given" everywhere."""
+
+    statics: Array
+    """(N, S) indices of statics."""
+    outcome: Array
+    """(N,) 1 alive at the end of the record, 2 dead."""
+    codes: Array
+    """(N, C) indices of codes that the patient has at some time."""
+    first_age: Array
+    """(N,) age at the first step in years, NaN if not given."""
+
+
+class Visit(NamedTuple):
+    """One step: what a model emits, and reads at the next step."""
+
+    kind: Array
+    """(...) int32"""
+    gap: Array
+    """(...) int32 bin of the time since the step before; 0 and not counted at a patient's first step."""
+    clock: Array
+    """(...) int32"""
+    length: Array
+    """(...) int32"""
+    age: Array
+    """(...) float32 years since the patient's origin (birth where it is known)."""
+    year: Array
+    """(...) float32 calendar years since 2000."""
+    codes: Array
+    """(..., K) int32 vocabulary indices in ascending order, 0 where empty; a repeated code has several places."""
+    offset: Array
+    """(..., K) int32"""
+    value: Array
+    """(..., K) int32 bin, 0 without a value."""
+    rank: Array
+    """(..., K) float32 rank of the value on the scale of its code, 0 where there is none."""
+    duration: Array
+    """(..., K) int32 bin, 0 without an end."""
+    last_rank: Array
+    """(..., K) float32 rank of the code's value the last time it was measured before, -1 if never."""
+    last_age: Array
+    """(..., K) float32 years since then, 0 if never."""
+
+
+class Batch(NamedTuple):
+    """Packed rows of several patients each."""
+
+    context: Context
+    origin: Array
+    """(N,) int32 bin of the calendar time of birth (or of the first step)."""
+    first_gap: Array
+    """(N,) int32 bin of the time from birth to the first step, -1 where no birth is known."""
+    real: Array
+    """(N,) bool, False for padding patients."""
+    patient: Array
+    """(R, T) int32 index of the patient (N axis) of each step; padding steps point at 0."""
+    used: Array
+    """(R, T) bool, False for padding steps."""
+    start: Array
+    """(R, T) bool, the first step of a patient."""
+    timed: Array
+    """(R, T) bool, the gap of the step is known."""
+    visit: Visit
+    """Leading axes (R, T)."""
+
+    @property
+    def steps(self) -> Any:
+        """Number of real steps."""
+        return np.asarray(self.used).sum()

@@ -1,0 +1,61 @@
+"""The models: one file a model, and this registry. To add one, see `docs/add-a-model.md`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import msgspec
+from flax import nnx
+
+from ehrsim.batch import Sizes
+from ehrsim.errors import UsageError
+from ehrsim.models.base import PatientModel
+from ehrsim.models.markov import Markov, MarkovConfig
+from ehrsim.models.vae import VAE, VAEConfig
+
+
+class Family(NamedTuple):
+    """A model class, its configuration class, and the presets of the latter."""
+
+    model: Any
+    config: type[msgspec.Struct]
+    presets: dict[str, msgspec.Struct]
+
+
+MODELS: dict[str, Family] = {
+    "markov": Family(
+        Markov,
+        MarkovConfig,
+        {"small": MarkovConfig(), "base": MarkovConfig(), "large": MarkovConfig()},
+    ),
+    "vae": Family(
+        VAE,
+        VAEConfig,
+        {
+            "small": VAEConfig(),
+            "base": VAEConfig(width=192, attribute_width=96, patient_latent=32, visit_latent=16),
+            "large": VAEConfig(width=512, attribute_width=192, patient_latent=64, visit_latent=32),
+        },
+    ),
+}
+
+
+def family(name: str) -> Family:
+    """The model of a name; raises `UsageError` for an unknown one."""
+    if name not in MODELS:
+        raise UsageError(f"unknown model `{name}`", hint=f"expected one of {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def create(name: str, sizes: Sizes, config: msgspec.Struct, seed: int) -> PatientModel:
+    """A model with fresh parameters, made inside one compilation (one for each shape takes seconds)."""
+    model_class = family(name).model
+
+    def fresh() -> Any:
+        model = model_class(sizes, config, nnx.Rngs(seed))
+        # Strong types: a weakly typed parameter would compile the training step a second time.
+        return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), model)
+
+    model: PatientModel = jax.jit(fresh)()
+    return model

@@ -1,0 +1,79 @@
+"""The layers of the models: Flax NNX modules that hold parameters and static numbers only, so that they are pytrees."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Array = jax.Array
+
+
+class Linear(nnx.Module):
+    """An affine map; weights with variance 1 / inputs (LeCun), `gain` scales them, the bias starts at 0."""
+
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs, gain: float = 1.0) -> None:
+        scale = gain / jnp.sqrt(inputs)
+        self.weight = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs)) * scale)
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Array) -> Array:
+        """(..., inputs) -> (..., outputs)."""
+        return jnp.dot(x, self.weight[...], preferred_element_type=jnp.float32) + self.bias[...]
+
+
+def table(rows: int, width: int, rngs: nnx.Rngs, scale: float = 0.1) -> nnx.Param[Array]:
+    """A table of `rows` embeddings."""
+    return nnx.Param(jax.random.normal(rngs.params(), (rows, width)) * scale)
+
+
+class GRU(nnx.Module):
+    """A gated recurrent unit (Cho et al. 2014), with the reset gate applied after the recurrent product."""
+
+    def __init__(self, inputs: int, width: int, rngs: nnx.Rngs) -> None:
+        self.width = width
+        self.inner = Linear(inputs, 3 * width, rngs)
+        self.recurrent = nnx.Param(nnx.initializers.orthogonal()(rngs.params(), (width, 3 * width)))
+
+    def step(self, h: Array, projected: Array) -> Array:
+        """One update of `h` (..., width) with `projected` = inner(x) (..., 3 width)."""
+        rec = jnp.dot(h, self.recurrent[...], preferred_element_type=jnp.float32)
+        reset_in, update_in, new_in = jnp.split(projected, 3, axis=-1)
+        reset_h, update_h, new_h = jnp.split(rec, 3, axis=-1)
+        reset = jax.nn.sigmoid(reset_in + reset_h)
+        update = jax.nn.sigmoid(update_in + update_h)
+        new = jnp.tanh(new_in + reset * new_h)
+        return (1 - update) * new + update * h
+
+    def scan(self, x: Array, fresh: Array, initial: Array, *, reverse: bool = False) -> Array:
+        """States (R, T, width) after each input of `x` (R, T, inputs).
+
+        Where `fresh` (R, T) the state is set to `initial` (R, T, width) before the update.
+        """
+        projected = self.inner(x)
+
+        def body(h: Array, step: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+            inputs, is_fresh, begin = step
+            h = self.step(jnp.where(is_fresh[:, None], begin, h), inputs)
+            return h, h
+
+        by_time = tuple(jnp.moveaxis(part, 1, 0) for part in (projected, fresh, initial))
+        _, states = jax.lax.scan(body, jnp.zeros((x.shape[0], self.width)), by_time, reverse=reverse)
+        return jnp.moveaxis(states, 0, 1)
+
+
+def normalise(x: Array) -> Array:
+    """Divide by the root mean square over the last axis."""
+    return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
+
+
+AGE_FEATURES = 14
+
+
+def age_features(age: Array, year: Array) -> Array:
+    """(..., AGE_FEATURES): Gaussian bumps over the life span, log age, age and calendar year on a common scale."""
+    centres = jnp.array([0.0, 1.0, 3.0, 6.0, 12.0, 20.0, 30.0, 42.0, 54.0, 66.0, 80.0])
+    widths = jnp.array([0.5, 1.0, 2.0, 4.0, 6.0, 9.0, 11.0, 12.0, 12.0, 13.0, 15.0])
+    bumps = jnp.exp(-0.5 * ((age[..., None] - centres) / widths) ** 2)
+    rest = [jnp.log1p(jnp.maximum(age, 0.0)) / 4.0, age / 50.0, year / 20.0]
+    return jnp.concatenate([bumps, *(part[..., None] for part in rest)], axis=-1)

@@ -1,0 +1,107 @@
+"""The Markov baseline: the next visit depends on the kind of the last one, the age, and which codes came before.
+
+A visit-level bigram, the smallest complete `PatientModel`: copy it to begin another one. Every result is shown beside
+it.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import msgspec
+from flax import nnx
+
+from ehrsim.batch import Batch, Context, Sizes, Visit
+from ehrsim.models import base
+from ehrsim.models.base import Array, Attributes, Heads, Memory, Origin
+from ehrsim.models.layers import table
+
+AGE_BANDS = (1.0, 5.0, 12.0, 18.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
+
+
+class MarkovConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The baseline has nothing to set."""
+
+
+class Markov(nnx.Module):
+    """Tables of logits by previous kind, kind, age band and code."""
+
+    def __init__(self, sizes: Sizes, config: MarkovConfig, rngs: nnx.Rngs) -> None:
+        self.sizes, self.config = sizes, config
+        self.kind_table = table(sizes.kinds + 1, sizes.kinds, rngs)
+        self.gap_table = table((sizes.kinds + 1) * sizes.kinds, sizes.gaps, rngs)
+        self.clock_table = table(sizes.kinds, sizes.clocks, rngs)
+        self.length_table = table(sizes.kinds, sizes.lengths, rngs)
+        self.kind_codes = table(sizes.kinds, sizes.vocabulary, rngs)
+        self.age_codes = table(len(AGE_BANDS) + 1, sizes.vocabulary, rngs)
+        self.static_codes = table(sizes.statics, sizes.vocabulary, rngs)
+        self.copy = table(2, sizes.vocabulary, rngs)
+        self.repeat = table(sizes.vocabulary, 1, rngs)
+        self.offset = table(sizes.vocabulary, sizes.offsets, rngs)
+        self.value = table(sizes.vocabulary, sizes.values, rngs)
+        self.last_value = table(sizes.values, sizes.values, rngs)
+        self.duration = table(sizes.vocabulary, sizes.durations, rngs)
+        self.origin = table(1, sizes.origins, rngs)
+        self.first_gap = table(1, sizes.first_gaps, rngs)
+
+    def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
+        """Negative log-likelihood per step."""
+        mean = -self.log_likelihood(batch, key).sum() / batch.used.sum()
+        return mean, {"loss": mean}
+
+    def log_likelihood(self, batch: Batch, key: Array) -> Array:
+        """(N,) exact log-likelihoods."""
+        start_kind = self.sizes.kinds
+        shifted = jnp.pad(batch.visit.kind, ((0, 0), (1, 0)), constant_values=start_kind)[:, :-1]
+        previous = jnp.where(batch.start, start_kind, shifted)
+        statics = batch.context.statics[batch.patient]
+        heads = self._heads(previous, statics, base.recall(batch, self.sizes.vocabulary))
+        steps = sum(base.visit_log_probability(heads, batch, self.sizes).values())
+        return base.per_patient(steps, batch) + base.origin_log_probability(self._origin(batch.origin.shape[0]), batch)
+
+    def start(self, keys: Array, context: Context) -> tuple[tuple[Array, Array], Origin]:
+        """The state is the kind of the previous visit and the patient's statics."""
+        patients = context.statics.shape[0]
+        return (jnp.full(patients, self.sizes.kinds), context.statics), self._origin(patients)
+
+    def step(
+        self, keys: Array, state: tuple[Array, Array], previous: Visit, first: Array, memory: Memory
+    ) -> tuple[tuple[Array, Array], Heads]:
+        """Remember the kind of the previous visit."""
+        kind = jnp.where(first, self.sizes.kinds, previous.kind)
+        return (kind, state[1]), self._heads(kind, state[1], memory)
+
+    def _origin(self, patients: int) -> Origin:
+        rows = jnp.zeros(patients, jnp.int32)
+        return Origin(self.origin[...][rows], self.first_gap[...][rows])
+
+    def _heads(self, previous: Array, statics: Array, memory: Memory) -> Heads:
+        """Heads for leading axes of any shape: `previous` (...), `statics` (..., S)."""
+        sizes = self.sizes
+        static_logits = base.sum_embeddings(self.static_codes[...].at[0].set(0.0), statics)
+
+        def codes(group: int, visit: Visit) -> Array:
+            first, last = sizes.groups[group]
+            band = jnp.searchsorted(jnp.array(AGE_BANDS), visit.age, side="right")
+            logits = self.kind_codes[...][visit.kind, first:last] + self.age_codes[...][band, first:last]
+            copied = memory.previous[..., first:last] * self.copy[...][0, first:last]
+            copied = copied + memory.seen[..., first:last] * self.copy[...][1, first:last]
+            return logits + static_logits[..., first:last] + copied
+
+        def attributes(visit: Visit) -> Attributes:
+            last_bin = jnp.where(visit.last_rank < 0, 0, 1 + (visit.last_rank * (sizes.values - 1)).astype(jnp.int32))
+            return Attributes(
+                repeat=self.repeat[...][visit.codes, 0],
+                offset=self.offset[...][visit.codes],
+                value=self.value[...][visit.codes] + self.last_value[...][last_bin],
+                duration=self.duration[...][visit.codes],
+            )
+
+        return Heads(
+            kind=lambda: self.kind_table[...][previous],
+            gap=lambda visit: self.gap_table[...][previous * sizes.kinds + visit.kind],
+            clock=lambda visit: self.clock_table[...][visit.kind],
+            codes=codes,
+            attributes=attributes,
+            length=lambda visit: self.length_table[...][visit.kind],
+        )
+

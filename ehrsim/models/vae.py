@@ -1,0 +1,343 @@
+"""The sequence VAE: a patient latent z, a latent u for every visit with a learned conditional prior, a recurrent decoder.
+
+    encoder   both directions over the record -> q(z | x), q(u_t | x, z)
+    prior     p(z | context), p(u_t | h_t, z, context)
+    decoder   h_t from the visits before t; visit t from h_t, u_t, z and context, in clinical order
+
+The bound is that of Kingma & Welling 2014 for a sequence with per-step latents (Chung et al. 2015, "A recurrent latent
+variable model for sequential data"), with free bits (Kingma et al. 2016) and an annealed KL weight against posterior
+collapse.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import msgspec
+from flax import nnx
+
+from ehrsim.batch import Batch, Context, Sizes, Visit
+from ehrsim.models import base
+from ehrsim.models.base import Array, Attributes, Heads, Memory, Origin
+from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, normalise, table
+
+
+class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Widths of the sequence VAE and its objective."""
+
+    width: int = 128
+    """Width of recurrent states and visit embeddings."""
+    attribute_width: int = 64
+    """Width of the layer that gives values, offsets and durations."""
+    patient_latent: int = 24
+    visit_latent: int = 12
+    free_bits: float = 0.02
+    """Nats of KL per latent dimension that cost nothing in training."""
+    anneal: float = 0.15
+    """Share of training over which the KL weight rises from 0 to 1."""
+    context_dropout: float = 0.5
+    """Chance that a part of the context is hidden from a patient in training."""
+
+
+class State(NamedTuple):
+    """State of the decoder; leading axes are slots in sampling, rows and steps in training."""
+
+    h: Array
+    """(..., width)"""
+    patient: Array
+    """(..., width) embedding of z and context."""
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian by mean and log standard deviation."""
+
+    mean: Array
+    log_std: Array
+
+    def draw(self, noise: Array) -> Array:
+        """The sample at standard normal `noise`."""
+        return self.mean + jnp.exp(self.log_std) * noise
+
+    def kl(self, prior: Gaussian) -> Array:
+        """KL divergence to `prior`, per dimension."""
+        ratio = jnp.exp(2 * (self.log_std - prior.log_std))
+        shift = (self.mean - prior.mean) * jnp.exp(-prior.log_std)
+        return 0.5 * (ratio + shift * shift - 1) - self.log_std + prior.log_std
+
+
+def _gaussian(parameters: Array) -> Gaussian:
+    mean, log_std = jnp.split(parameters, 2, axis=-1)
+    return Gaussian(mean, jnp.clip(log_std, -5.0, 2.0))
+
+
+class VisitEmbedding(nnx.Module):
+    """A visit as a vector: codes, their values, kind, gap, length, age."""
+
+    def __init__(self, sizes: Sizes, width: int, rngs: nnx.Rngs) -> None:
+        self.codes = table(sizes.vocabulary, width, rngs)
+        self.values = table(sizes.vocabulary, width, rngs)
+        self.kinds = table(sizes.kinds, width, rngs)
+        self.gaps = table(sizes.gaps, width, rngs)
+        self.lengths = table(sizes.lengths, width, rngs)
+        self.age = Linear(AGE_FEATURES, width, rngs)
+
+    def __call__(self, visit: Visit) -> Array:
+        """(...) -> (..., width)."""
+        centred = jnp.where(visit.value > 0, 2 * visit.rank - 1, 0.0)
+        total = base.sum_embeddings(self.codes[...].at[0].set(0.0), visit.codes)
+        total = total + base.sum_embeddings(self.values[...], visit.codes, centred)
+        total = total + self.kinds[...][visit.kind] + self.gaps[...][visit.gap] + self.lengths[...][visit.length]
+        return normalise(total + self.age(age_features(visit.age, visit.year)))
+
+
+class ContextEmbedding(nnx.Module):
+    """What is known beforehand as a vector; anything not given adds nothing."""
+
+    def __init__(self, sizes: Sizes, width: int, rngs: nnx.Rngs) -> None:
+        self.statics = table(sizes.statics, width, rngs)
+        self.outcome = table(3, width, rngs)
+        self.codes = table(sizes.vocabulary, width, rngs)
+        self.age = Linear(AGE_FEATURES, width, rngs)
+
+    def __call__(self, context: Context) -> Array:
+        """(N,) -> (N, width)."""
+        total = base.sum_embeddings(self.statics[...].at[0].set(0.0), context.statics)
+        total = total + self.outcome[...].at[0].set(0.0)[context.outcome]
+        total = total + base.sum_embeddings(self.codes[...].at[0].set(0.0), context.codes)
+        known = ~jnp.isnan(context.first_age)
+        age = jnp.where(known, context.first_age, 0.0)
+        return total + jnp.where(known[:, None], self.age(age_features(age, jnp.zeros_like(age))), 0.0)
+
+
+class VisitDecoder(nnx.Module):
+    """The heads: one visit from a feature vector, part by part, each part told the parts before it."""
+
+    def __init__(self, sizes: Sizes, config: VAEConfig, inputs: int, rngs: nnx.Rngs) -> None:
+        width, narrow = config.width, config.attribute_width
+        self.sizes = sizes
+        self.feature = Linear(inputs, width, rngs)
+        self.kind = Linear(width, sizes.kinds, rngs, 0.1)
+        self.gap = Linear(width, sizes.gaps, rngs, 0.1)
+        self.clock = Linear(width, sizes.clocks, rngs, 0.1)
+        self.length = Linear(width, sizes.lengths, rngs, 0.1)
+        self.of_kind = table(sizes.kinds, width, rngs)
+        self.of_gap = table(sizes.gaps, width, rngs)
+        self.of_code = table(sizes.vocabulary, width, rngs)
+        self.age = Linear(AGE_FEATURES, width, rngs)
+        self.body = Linear(width, width, rngs)
+        self.queries = nnx.List([Linear(width, width, rngs) for _ in sizes.groups])
+        self.copy_gates = nnx.List([Linear(width, 2, rngs, 0.1) for _ in sizes.groups])
+        self.code_head = nnx.Param(jax.random.normal(rngs.params(), (width, sizes.vocabulary)) * 0.1 / width**0.5)
+        self.code_bias = nnx.Param(jnp.full(sizes.vocabulary, -4.0))
+        self.kind_codes = nnx.Param(jnp.zeros((sizes.kinds, sizes.vocabulary)))
+        self.copy = nnx.Param(jnp.zeros((2, sizes.vocabulary)))
+        self.attribute_state = Linear(width, narrow, rngs)
+        self.attribute_code = table(sizes.vocabulary, narrow, rngs)
+        self.attribute_last = Linear(4, narrow, rngs)
+        self.attribute_out = Linear(narrow, 1 + sizes.offsets + sizes.values + sizes.durations, rngs, 0.1)
+        self.attribute_bias = nnx.Param(jnp.zeros((sizes.vocabulary, 1 + sizes.offsets + sizes.durations)))
+        self.last_value = nnx.Param(jnp.zeros((sizes.values, sizes.values)))
+        self.last_gate = nnx.Param(jnp.zeros(sizes.vocabulary))
+
+    def __call__(self, inputs: Array, memory: Memory) -> Heads:
+        """Heads from (..., inputs)."""
+        feature = jax.nn.silu(self.feature(inputs))
+
+        def timed(visit: Visit) -> Array:
+            return jax.nn.silu(feature + self.of_kind[...][visit.kind])
+
+        def body(visit: Visit) -> Array:
+            placed = feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap]
+            return self.body(jax.nn.silu(placed + self.age(age_features(visit.age, visit.year))))
+
+        return Heads(
+            kind=lambda: self.kind(feature),
+            gap=lambda visit: self.gap(timed(visit)),
+            clock=lambda visit: self.clock(jax.nn.silu(feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap])),
+            codes=lambda group, visit: self._codes(group, visit, body(visit), memory),
+            attributes=lambda visit: self._attributes(visit, body(visit)),
+            length=lambda visit: self.length(jax.nn.silu(body(visit) + self._code_sum(visit, self.sizes.vocabulary))),
+        )
+
+    def _code_sum(self, visit: Visit, below: int) -> Array:
+        """Sum of the embeddings of the visit's codes with indices under `below`."""
+        earlier = jnp.where(visit.codes < below, visit.codes, 0)
+        return base.sum_embeddings(self.of_code[...].at[0].set(0.0), earlier)
+
+    def _codes(self, group: int, visit: Visit, body: Array, memory: Memory) -> Array:
+        first, last = self.sizes.groups[group]
+        known = body + self._code_sum(visit, first) if group else body
+        query = jax.nn.silu(self.queries[group](jax.nn.silu(known)))
+        gates = self.copy_gates[group](query)
+        logits = jnp.dot(query, self.code_head[...][:, first:last], preferred_element_type=jnp.float32)
+        logits = logits + self.code_bias[...][first:last] + self.kind_codes[...][visit.kind, first:last]
+        previous = memory.previous[..., first:last] * (self.copy[...][0, first:last] + gates[..., :1])
+        seen = memory.seen[..., first:last] * (self.copy[...][1, first:last] + gates[..., 1:])
+        return logits + previous + seen
+
+    def _attributes(self, visit: Visit, body: Array) -> Attributes:
+        sizes = self.sizes
+        state = self.attribute_state(jax.nn.silu(body + self._code_sum(visit, sizes.vocabulary)))
+        never = visit.last_rank < 0
+        rank = jnp.where(never, 0.0, 2 * visit.last_rank - 1)
+        recent = jnp.where(never, 0.0, jnp.exp(-visit.last_age))
+        last = jnp.stack([never.astype(jnp.float32), rank, recent, rank * recent], axis=-1)
+        hidden = state[..., None, :] + self.attribute_code[...][visit.codes] + self.attribute_last(last)
+        out = self.attribute_out(jax.nn.silu(hidden))
+        bias = self.attribute_bias[...][visit.codes]
+        ends = 1, 1 + sizes.offsets, 1 + sizes.offsets + sizes.values
+        last_bin = jnp.where(never, 0, 1 + (visit.last_rank * (sizes.values - 1)).astype(jnp.int32))
+        gate = jax.nn.softplus(self.last_gate[...][visit.codes])[..., None]
+        return Attributes(
+            repeat=out[..., 0] + bias[..., 0],
+            offset=out[..., ends[0] : ends[1]] + bias[..., 1 : ends[1]],
+            value=out[..., ends[1] : ends[2]] + gate * self.last_value[...][last_bin],
+            duration=out[..., ends[2] :] + bias[..., ends[1] :],
+        )
+
+
+class VAE(nnx.Module):
+    """The sequence VAE."""
+
+    def __init__(self, sizes: Sizes, config: VAEConfig, rngs: nnx.Rngs) -> None:
+        width, patient, visit = config.width, config.patient_latent, config.visit_latent
+        self.sizes, self.config = sizes, config
+        self.embedding = VisitEmbedding(sizes, width, rngs)
+        self.context = ContextEmbedding(sizes, width, rngs)
+        self.forward = GRU(width, width, rngs)
+        self.backward = GRU(width, width, rngs)
+        self.posterior_patient = Linear(3 * width, 2 * patient, rngs, 0.1)
+        self.prior_patient = Linear(width, 2 * patient, rngs, 0.1)
+        self.posterior_visit = Linear(3 * width, 2 * visit, rngs, 0.1)
+        self.prior_visit = Linear(2 * width, 2 * visit, rngs, 0.1)
+        self.patient = Linear(patient + width, width, rngs)
+        self.initial = Linear(width, width, rngs)
+        self.recurrence = GRU(width, width, rngs)
+        self.decoder = VisitDecoder(sizes, config, 2 * width + visit, rngs)
+        self.origin = Linear(width, sizes.origins, rngs, 0.1)
+        self.first_gap = Linear(width, sizes.first_gaps, rngs, 0.1)
+
+    def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
+        """The annealed bound with free bits, per step."""
+        mask_key, noise_key = jax.random.split(key)
+        hidden = batch._replace(context=_hide(batch.context, mask_key, self.config.context_dropout))
+        likelihood, kl_patient, kl_visit = self._bound(hidden, noise_key)
+        steps = batch.used.sum()
+        weight = jnp.minimum(progress / self.config.anneal, 1.0)
+        free = self.config.free_bits
+        counted = jnp.where(batch.real[:, None], jnp.maximum(kl_patient, free), 0.0).sum()
+        counted = counted + jnp.where(batch.used[..., None], jnp.maximum(kl_visit, free), 0.0).sum()
+        loss = (weight * counted - likelihood.sum()) / steps
+        used = batch.used[..., None]
+        mean_visit = jnp.where(used, kl_visit, 0.0).sum((0, 1)) / steps
+        mean_patient = jnp.where(batch.real[:, None], kl_patient, 0.0).sum(0) / batch.real.sum()
+        return loss, {
+            "loss": loss,
+            "reconstruction": -likelihood.sum() / steps,
+            "kl_patient": mean_patient.sum(),
+            "kl_visit": mean_visit.sum(),
+            "active_patient": (mean_patient > 0.01).mean(),
+            "active_visit": (mean_visit > 0.01).mean(),
+        }
+
+    def log_likelihood(self, batch: Batch, key: Array) -> Array:
+        """(N,) evidence lower bound with one draw of the latents, given the statics alone as context."""
+        context = batch.context
+        bare = Context(
+            statics=context.statics,
+            outcome=jnp.zeros_like(context.outcome),
+            codes=jnp.zeros_like(context.codes),
+            first_age=jnp.full_like(context.first_age, jnp.nan),
+        )
+        likelihood, kl_patient, kl_visit = self._bound(batch._replace(context=bare), key)
+        kl = jnp.where(batch.real, kl_patient.sum(-1), 0.0) + base.per_patient(kl_visit.sum(-1), batch)
+        return likelihood - kl
+
+    def start(self, keys: Array, context: Context) -> tuple[State, Origin]:
+        """Draw z from its prior."""
+        embedded = self.context(context)
+        prior = _gaussian(self.prior_patient(embedded))
+        noise = jax.vmap(lambda key: jax.random.normal(key, (self.config.patient_latent,)))(keys)
+        patient = self._patient(prior.draw(noise), embedded)
+        return State(jnp.tanh(self.initial(patient)), patient), self._origin(patient)
+
+    def step(
+        self, keys: Array, state: State, previous: Visit, first: Array, memory: Memory
+    ) -> tuple[State, Heads]:
+        """Advance the recurrence, then draw u from its prior."""
+        advanced = self.recurrence.step(state.h, self.recurrence.inner(self.embedding(previous)))
+        h = jnp.where(first[:, None], state.h, advanced)
+        prior = _gaussian(self.prior_visit(jnp.concatenate([h, state.patient], axis=-1)))
+        u = prior.draw(jax.vmap(lambda key: jax.random.normal(key, (self.config.visit_latent,)))(keys))
+        heads = self.decoder(jnp.concatenate([h, state.patient, u], axis=-1), memory)
+        return State(h, state.patient), heads
+
+    def _patient(self, z: Array, embedded: Array) -> Array:
+        return jnp.tanh(self.patient(jnp.concatenate([z, embedded], axis=-1)))
+
+    def _origin(self, patient: Array) -> Origin:
+        return Origin(self.origin(patient), self.first_gap(patient))
+
+    def _bound(self, batch: Batch, key: Array) -> tuple[Array, Array, Array]:
+        """Log-likelihood (N,) under one draw of the latents, KL of z (N, .) and of u (R, T, .)."""
+        patient_key, visit_key = jax.random.split(key)
+        x = self.embedding(batch.visit)
+        embedded = self.context(batch.context)
+        fresh, last = batch.start, _ends(batch)
+        nothing = jnp.zeros_like(x)
+        both = jnp.concatenate(
+            [self.forward.scan(x, fresh, nothing), self.backward.scan(x, last, nothing, reverse=True)], axis=-1
+        )
+        pooled = _mean_by_patient(both, batch)
+        posterior = _gaussian(self.posterior_patient(jnp.concatenate([pooled, embedded], axis=-1)))
+        kl_patient = posterior.kl(_gaussian(self.prior_patient(embedded)))
+        z = posterior.draw(jax.random.normal(patient_key, posterior.mean.shape))
+        of_patient = self._patient(z, embedded)
+        patient = of_patient[batch.patient]
+        h = self._states(x, batch, of_patient)
+        posterior_u = _gaussian(self.posterior_visit(jnp.concatenate([both, patient], axis=-1)))
+        prior_u = _gaussian(self.prior_visit(jnp.concatenate([h, patient], axis=-1)))
+        u = posterior_u.draw(jax.random.normal(visit_key, posterior_u.mean.shape))
+        memory = base.recall(batch, self.sizes.vocabulary)
+        heads = self.decoder(jnp.concatenate([h, patient, u], axis=-1), memory)
+        steps = sum(base.visit_log_probability(heads, batch, self.sizes).values())
+        likelihood = base.per_patient(steps, batch) + base.origin_log_probability(self._origin(of_patient), batch)
+        return likelihood, kl_patient, posterior_u.kl(prior_u)
+
+    def _states(self, x: Array, batch: Batch, of_patient: Array) -> Array:
+        """(R, T, width) decoder states before each step: at a patient's first step the initial one."""
+        initial = jnp.tanh(self.initial(of_patient))[batch.patient]
+        after = self.recurrence.scan(x, batch.start, initial)
+        before = jnp.concatenate([jnp.zeros_like(after[:, :1]), after[:, :-1]], axis=1)
+        return jnp.where(batch.start[..., None], initial, before)
+
+
+def _ends(batch: Batch) -> Array:
+    """(R, T) bool: the last step of a patient, or padding; the backward scan begins anew there."""
+    following = jnp.concatenate([batch.start[:, 1:], jnp.ones_like(batch.start[:, :1])], axis=1)
+    used_after = jnp.concatenate([batch.used[:, 1:], jnp.zeros_like(batch.used[:, :1])], axis=1)
+    return following | ~used_after
+
+
+def _mean_by_patient(states: Array, batch: Batch) -> Array:
+    """(N, width) means of (R, T, width) over the steps of each patient."""
+    weight = batch.used[..., None].astype(states.dtype)
+    flat, index = (states * weight).reshape(-1, states.shape[-1]), batch.patient.reshape(-1)
+    patients = batch.real.shape[0]
+    total = jax.ops.segment_sum(flat, index, num_segments=patients)
+    count = jax.ops.segment_sum(weight.reshape(-1, 1), index, num_segments=patients)
+    return total / jnp.maximum(count, 1.0)
+
+
+def _hide(context: Context, key: Array, rate: float) -> Context:
+    """The context with parts hidden at random: each static, the outcome, each code and the first age."""
+    keys = jax.random.split(key, 4)
+    shown = [
+        jax.random.uniform(part_key, part.shape) >= rate for part_key, part in zip(keys, context, strict=True)
+    ]
+    age = jnp.where(shown[3], context.first_age, jnp.nan)
+    hidden = [jnp.where(show, part, 0) for show, part in zip(shown[:3], context[:3], strict=True)]
+    return Context(hidden[0], hidden[1], hidden[2], age)
+

@@ -1,0 +1,217 @@
+"""Scales: what turns times and values into a few bins, and back. Fitted on the training split only.
+
+A *histogram* holds whole numbers (days, seconds): frequent numbers have a bin of their own, the others share bins of
+about equal mass, inside which five quantiles are kept. A *quantile scale* maps the values of one code to their rank in
+[0, 1] by 65 quantiles, so that every code has the same, uniform scale; ties are whole intervals of ranks. Both are
+bounded by what was observed, and both are inverted by linear interpolation and rounding to the precision of the data.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ehrsim.visits.sequences import CONTINUES, MISSING, Float32, Int64, Sequences
+from ehrsim.vocabulary import Vocabulary
+
+VALUE_BINS = 32
+VALUE_LEVELS = 64
+DURATION_BINS = 8
+DURATION_LEVELS = 16
+GAP_BINS = 64
+CLOCK_BINS = 48
+LENGTH_BINS = 48
+OFFSET_BINS = 30
+BIRTH_BINS = 64
+AT_START, AT_END = 0, 1
+"""Offset bins of events at the anchor of their step, and at the end of their visit; histogram bins follow."""
+_SUBKNOTS = 5
+YEAR = 365.25 * 86_400.0
+
+FloatArray = NDArray[np.floating]
+
+
+class Histogram(NamedTuple):
+    """Bins of whole numbers: `knots` (bins, 5) are the least, quartiles and greatest number of each bin."""
+
+    knots: NDArray[np.float64]
+
+    @property
+    def bins(self) -> int:
+        """Number of bins."""
+        return len(self.knots)
+
+    def assign(self, numbers: Int64) -> NDArray[np.int32]:
+        """The bin of each number; numbers outside the observed range go to the nearest bin."""
+        found = np.searchsorted(self.knots[:, 0], numbers, side="right") - 1
+        return np.clip(found, 0, self.bins - 1).astype(np.int32)
+
+    def draw(self, bins: NDArray[np.integer], uniform: FloatArray) -> Int64:
+        """The number at fraction `uniform` of each bin."""
+        position = uniform.astype(np.float64) * (_SUBKNOTS - 1)
+        lower = np.minimum(position.astype(np.int64), _SUBKNOTS - 2)
+        left, right = self.knots[bins, lower], self.knots[bins, lower + 1]
+        return np.rint(left + (position - lower) * (right - left)).astype(np.int64)
+
+
+def fit_histogram(numbers: Int64, bins: int) -> Histogram:
+    """A histogram of at most `bins` bins of about equal mass; one bin holding 0 if there are no numbers."""
+    if not len(numbers):
+        return Histogram(np.zeros((1, _SUBKNOTS)))
+    ordered = np.sort(numbers)
+    unique, counts = np.unique(ordered, return_counts=True)
+    target = len(ordered) / bins
+    knots, begin, taken, left = [], 0, 0, bins
+    for index in range(len(unique)):
+        mass = counts[begin : index + 1].sum()
+        closes_here = mass >= target or index == len(unique) - 1
+        next_is_atom = index + 1 < len(unique) and counts[index + 1] >= target
+        if closes_here or next_is_atom:
+            part = ordered[taken : taken + mass]
+            knots.append(np.quantile(part, np.linspace(0, 1, _SUBKNOTS)))
+            begin, taken, left = index + 1, taken + int(mass), left - 1
+            target = max((len(ordered) - taken) / max(left, 1), 1)
+    return Histogram(np.array(knots))
+
+
+class QuantileScale(NamedTuple):
+    """A scale for each vocabulary index: `knots` (V, levels + 1), `decimals` (V,) and `known` (V,), any value at all."""
+
+    knots: NDArray[np.float64]
+    decimals: NDArray[np.int32]
+    known: NDArray[np.bool_]
+
+    def rank(self, index: NDArray[np.integer], values: FloatArray, dither: FloatArray) -> Float32:
+        """The rank in [0, 1) of each value on the scale of its index; `dither` in [0, 1) places it within its tie."""
+        ranks = np.zeros(len(values), np.float32)
+        order = np.argsort(index, kind="stable")
+        chosen, starts = np.unique(index[order], return_index=True)
+        for position, rows in zip(chosen, np.split(order, starts[1:]) if len(order) else [], strict=True):
+            ranks[rows] = _rank(self.knots[position], values[rows].astype(np.float64), dither[rows])
+        return np.minimum(ranks, np.float32(1 - 2**-12))
+
+    def value(self, index: NDArray[np.integer], ranks: FloatArray) -> Float32:
+        """The value at each rank, rounded to the precision of its code; the inverse of `rank`."""
+        levels = self.knots.shape[1] - 1
+        position = np.clip(ranks.astype(np.float64), 0, 1) * levels
+        lower = np.minimum(position.astype(np.int64), levels - 1)
+        left, right = self.knots[index, lower], self.knots[index, lower + 1]
+        raw = left + (position - lower) * (right - left)
+        power = 10.0 ** self.decimals[index]
+        return (np.rint(raw * power) / power).astype(np.float32)
+
+
+def _rank(knots: NDArray[np.float64], values: NDArray[np.float64], dither: FloatArray) -> NDArray[np.float64]:
+    """Ranks on one scale: a tie is the interval of ranks of its equal knots, anything else lies between two of them."""
+    levels = len(knots) - 1
+    unique, first = np.unique(knots, return_index=True)
+    last = np.append(first[1:] - 1, levels)
+    values = np.clip(values, unique[0], unique[-1])
+    above = np.searchsorted(unique, values)
+    below = np.maximum(above - 1, 0)
+    tied = unique[above] == values
+    span = np.where(tied, 1.0, unique[above] - unique[below])
+    between = last[below] + (values - unique[below]) / span * (first[above] - last[below])
+    within = first[above] + dither * (last[above] - first[above])
+    return np.where(tied, within, between) / levels
+
+
+def fit_quantiles(index: NDArray[np.integer], values: FloatArray, size: int, levels: int) -> QuantileScale:
+    """The quantile scales of `size` indices from the values seen with each."""
+    knots = np.zeros((size, levels + 1))
+    decimals = np.zeros(size, np.int32)
+    known = np.zeros(size, np.bool_)
+    order = np.argsort(index, kind="stable")
+    chosen, starts = np.unique(index[order], return_index=True)
+    grid = np.linspace(0, 1, levels + 1)
+    for position, rows in zip(chosen, np.split(order, starts[1:]) if len(order) else [], strict=True):
+        column = np.sort(values[rows].astype(np.float64))
+        knots[position] = np.quantile(column, grid, method="inverted_cdf")
+        decimals[position] = _decimals(column.astype(np.float32))
+        known[position] = True
+    return QuantileScale(knots, decimals, known)
+
+
+def _decimals(values: Float32) -> int:
+    """The fewest decimals that write 99 % of the values exactly, at most 6."""
+    for decimals in range(6):
+        if np.mean(np.round(values.astype(np.float64), decimals).astype(np.float32) == values) >= 0.99:
+            return decimals
+    return 6
+
+
+class Scales(NamedTuple):
+    """All scales of a run. `gap` counts time bins of `step_seconds`; the others count seconds or days."""
+
+    step_seconds: int
+    gap: Histogram
+    first_gap: Histogram
+    """Time bins from birth to the first step."""
+    clock: Histogram
+    """Seconds from the start of a time bin to the anchor of its step."""
+    length: Histogram
+    offset: Histogram
+    origin: Histogram
+    """Time bin of birth, or of the first step where no birth is known."""
+    birth_clock: Histogram
+    values: QuantileScale
+    durations: QuantileScale
+    end_in_days: bool
+    """The value of a visit's end is its length in days."""
+
+
+def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) -> Scales:
+    """The scales of the training sequences."""
+    step_bin = np.floor_divide(sequences.time, step_seconds)
+    first = np.zeros(len(step_bin), bool)
+    first[sequences.step_offsets[:-1][np.diff(sequences.step_offsets) > 0]] = True
+    gaps = np.diff(step_bin, prepend=step_bin[:1])[~first]
+    last = terminal_bins(sequences, step_seconds)
+    birth_bin, has_birth = origins(sequences, step_seconds)
+    has_length = sequences.length != MISSING
+    owner = _visit_lengths(sequences)[sequences.step_of_event()]
+    inner = (sequences.offset != 0) & (sequences.offset != owner)
+    has_value, has_duration = ~np.isnan(sequences.value), sequences.duration != MISSING
+    births = sequences.birth[sequences.birth != MISSING]
+    to_first = step_bin[first] - birth_bin[np.diff(sequences.step_offsets) > 0]
+    ends = ~np.isnan(sequences.end_value)
+    days = sequences.length[ends] / 86_400.0
+    return Scales(
+        step_seconds=step_seconds,
+        gap=fit_histogram(np.maximum(np.concatenate([gaps, last]), 0), GAP_BINS),
+        first_gap=fit_histogram(np.maximum(to_first[has_birth[np.diff(sequences.step_offsets) > 0]], 0), GAP_BINS),
+        clock=fit_histogram(sequences.time - step_bin * step_seconds, CLOCK_BINS),
+        length=fit_histogram(sequences.length[has_length], LENGTH_BINS),
+        offset=fit_histogram(sequences.offset[inner], OFFSET_BINS),
+        origin=fit_histogram(birth_bin, BIRTH_BINS),
+        birth_clock=fit_histogram(np.mod(births, step_seconds), CLOCK_BINS),
+        values=fit_quantiles(sequences.entry[has_value], sequences.value[has_value], vocabulary.size, VALUE_LEVELS),
+        durations=fit_quantiles(
+            sequences.entry[has_duration], sequences.duration[has_duration], vocabulary.size, DURATION_LEVELS
+        ),
+        end_in_days=bool(ends.any() and np.mean(np.abs(sequences.end_value[ends] - days) < 1e-3) > 0.99),
+    )
+
+
+def origins(sequences: Sequences, step_seconds: int) -> tuple[Int64, NDArray[np.bool_]]:
+    """(P,) time bin of birth, else of the first step, and whether the birth is known."""
+    has_birth = sequences.birth != MISSING
+    has_steps = np.diff(sequences.step_offsets) > 0
+    first = np.zeros(sequences.patients, np.int64)
+    first[has_steps] = sequences.time[sequences.step_offsets[:-1][has_steps]]
+    return np.floor_divide(np.where(has_birth, sequences.birth, first), step_seconds), has_birth
+
+
+def terminal_bins(sequences: Sequences, step_seconds: int) -> Int64:
+    """Time bins from the last step to death or end of observation, of the patients who have both."""
+    moment = np.where(sequences.death != MISSING, sequences.death, sequences.end)
+    chosen = (np.diff(sequences.step_offsets) > 0) & (moment != MISSING)
+    last = sequences.time[sequences.step_offsets[1:][chosen] - 1]
+    return np.floor_divide(moment[chosen], step_seconds) - np.floor_divide(last, step_seconds)
+
+
+def _visit_lengths(sequences: Sequences) -> Int64:
+    """(M,) the length of the visit on the step that starts it, MISSING elsewhere."""
+    return np.where(sequences.kind == CONTINUES, MISSING, sequences.length)
