@@ -79,9 +79,7 @@ def _described(family: Family) -> Iterator[tuple[str, str]]:
 def _emitted(family: Family) -> Iterator[tuple[codes.Kind, str]]:
     """Every kind of event that the specification can give rise to, with its code."""
     yield "observation", SMOKING_STATUS
-    for reason in (WELL_CHILD, WELL_ADULT, NEWBORN):
-        yield "reason", reason
-        yield "condition", reason
+    yield from (("reason", code) for code in (WELL_CHILD, WELL_ADULT, NEWBORN))
     for visit_type in (WELLNESS_TYPE, VIRTUAL_TYPE, FOLLOW_UP_TYPE, EMERGENCY_TYPE, ADMISSION_TYPE):
         yield "visit_type", visit_type
     for encounter in family.encounter:

@@ -48,8 +48,8 @@ def patient_keys(seed: int, patients: Ints) -> Keys:
 
 def uniform(keys: Keys, purpose: str, step: int | Ints = 0) -> Floats:
     """Uniform numbers in the open interval (0, 1), one for each key; `step` numbers the draws of one purpose."""
-    number = np.asarray(step, np.int64).view(np.uint64)
-    counter = _mix(np.atleast_1d(number * _GAMMA + np.uint64(purpose_key(purpose))))
+    number = np.atleast_1d(np.asarray(step, np.int64)).view(np.uint64)
+    counter = _mix(number * _GAMMA + np.uint64(purpose_key(purpose)))
     mixed = _mix(keys + counter)
     return ((mixed >> _TOP_53).astype(np.float64) + 0.5) * _UNIT
 

@@ -218,11 +218,21 @@ class Intervals(NamedTuple):
         """Whether the state holds for each person at an age, and for how many years it has (0 where not)."""
         if not len(self.person):
             return np.zeros(len(person), np.bool_), np.zeros(len(person))
+        holds, position = self._find(person, age)
+        return holds, np.where(holds, age - self.start[position], 0.0)
+
+    def end_at(self, person: Ints, age: Floats) -> Floats:
+        """The age at which the state that holds at an age ends; infinite if it does not hold or does not end."""
+        if not len(self.person):
+            return np.full(len(person), np.inf)
+        holds, position = self._find(person, age)
+        return np.where(holds, self.end[position], np.inf)
+
+    def _find(self, person: Ints, age: Floats) -> tuple[Bools, Ints]:
         keys = self.person * 256.0 + self.start
         found = np.searchsorted(keys, person * 256.0 + age, side="right") - 1
         position = np.maximum(found, 0)
-        holds = (found >= 0) & (self.person[position] == person) & (age < self.end[position])
-        return holds, np.where(holds, age - self.start[position], 0.0)
+        return (found >= 0) & (self.person[position] == person) & (age < self.end[position]), position
 
 
 def state_intervals(lives: Lives) -> dict[str, Intervals]:
@@ -242,5 +252,3 @@ def state_intervals(lives: Lives) -> dict[str, Intervals]:
         end = np.minimum(upcoming, age + lasting[relevant])
         result[name] = Intervals(person[starts], age[starts], end[starts])
     return result
-
-

@@ -73,6 +73,8 @@ class Product(Strict, kw_only=True):
     code: str
     share: Share = 1.0
     days: float | None = None
+    text: str | None = None
+    """A coded value to go with it, such as the reaction to an allergen."""
 
 
 class Diagnosis(Strict, kw_only=True):
@@ -109,7 +111,7 @@ class Encounter(Strict, kw_only=True):
     visit_class: VisitClass = "AMB"
     visit_type: str = "SNOMED//185345009"
     reason: str | None = None
-    after_days: list[float] = [0.0]
+    after_days: tuple[float, ...] = (0.0,)
     share: Share = 1.0
     group: str | None = None
     discovery: bool = False
@@ -256,6 +258,9 @@ class Panel(Strict, kw_only=True):
     members: list[str]
     code: str | None = None
     from_age: float = 0.0
+    to_age: float = 200.0
+    part_of: str | None = None
+    """Not done where that panel is done anyway."""
     wellness_per_visit: AgeCurve | None = None
     """The chance that the panel is done at a wellness visit."""
 
