@@ -1,0 +1,59 @@
+"""ehrsim learns how patients' records unfold, and simulates patients who never existed, as events and as FHIR.
+
+    import ehrsim
+
+    events = ehrsim.read_events("events/")
+    run = ehrsim.fit(events, out="run/", model="vae")
+    cohort = ehrsim.generate(run, 10_000, seed=7)
+    ehrsim.export_fhir(cohort, "fhir/")
+
+The verbs are imported on first use, so that importing ehrsim costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ehrsim.events import read_events, validate, write_events
+    from ehrsim.fhir import export_fhir
+    from ehrsim.importers import import_events
+    from ehrsim.reference import reference
+    from ehrsim.runs import load
+    from ehrsim.sampling import generate
+    from ehrsim.training import fit
+
+__all__ = [
+    "export_fhir",
+    "fit",
+    "generate",
+    "import_events",
+    "load",
+    "read_events",
+    "reference",
+    "validate",
+    "write_events",
+]
+
+_HOME = {
+    "export_fhir": "ehrsim.fhir",
+    "fit": "ehrsim.training",
+    "generate": "ehrsim.sampling",
+    "import_events": "ehrsim.importers",
+    "load": "ehrsim.runs",
+    "read_events": "ehrsim.events",
+    "reference": "ehrsim.reference",
+    "validate": "ehrsim.events",
+    "write_events": "ehrsim.events",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ehrsim' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -123,28 +123,40 @@ def sort(events: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def read_events(source: str | Path, split: str | None = None) -> pl.LazyFrame:
-    """Scan a MEDS folder, or a single Parquet file, as an event table; `split` keeps one split of a MEDS folder.
+    """Scan a MEDS folder, or a single Parquet file, as an event table; `split` keeps one split of it.
 
-    Descriptions from `metadata/codes.parquet` are joined on as the ninth column. Raises `InputError` where the source
-    is not an event table.
+    Data without splits of its own is split by `split_of`. Descriptions from `metadata/codes.parquet` are joined on as
+    the ninth column. Raises `InputError` where the source is not an event table.
     """
     source = Path(source)
     if not source.exists():
         raise InputError(f"{source} does not exist", hint="expected a MEDS folder or a Parquet file of events")
     if source.is_file():
-        return _scan([source], source)
+        return only(_scan([source], source), split)
     data = source / "data"
     if not data.is_dir():
         raise FormatError(f"{source} has no data/ folder, so it is not a MEDS data set", hint="ehrsim import it first")
-    shards = sorted((data / split if split else data).rglob("*.parquet"))
+    has_splits = any((data / name).is_dir() for name in SPLITS)
+    folder = data / split if split and has_splits else data
+    shards = sorted(folder.rglob("*.parquet"), key=lambda shard: (shard.parent, len(shard.name), shard.name))
     if not shards:
-        raise InputError(f"{data / split if split else data} holds no Parquet file")
+        raise InputError(f"{folder} holds no Parquet file")
     events = _scan(shards, source)
+    if not has_splits:
+        events = only(events, split)
     code_table = read_codes(source)
     if DESCRIPTION in events.collect_schema() or code_table.is_empty():
         return events
     descriptions = code_table.select("code", DESCRIPTION).unique("code").lazy()
     return events.join(descriptions, on="code", how="left", maintain_order="left")
+
+
+def only(events: pl.LazyFrame, split: str | None) -> pl.LazyFrame:
+    """The subjects that `split_of` puts into `split`; all of them for None."""
+    if split is None:
+        return events
+    member = pl.col("subject_id").map_batches(lambda ids: split_of(ids) == split, return_dtype=pl.Boolean)
+    return events.filter(member)
 
 
 def _scan(shards: list[Path], source: Path) -> pl.LazyFrame:
@@ -225,15 +237,15 @@ class EventWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._shards = dict.fromkeys(SPLITS, 0)
+        self._shards: dict[str | None, int] = {}
         self._descriptions: list[pl.DataFrame] = []
         self._code_tables: list[pl.DataFrame] = []
         self._splits: list[pl.DataFrame] = []
         self.events = 0
         self.subjects = 0
 
-    def write(self, events: pl.DataFrame, split: str = "train") -> None:
-        """Append one shard of sorted events to `split`."""
+    def write(self, events: pl.DataFrame, split: str | None = None) -> None:
+        """Append one shard of sorted events, to a split or, in data that has none, to the whole."""
         if events.is_empty():
             return
         frame = conform(events)
@@ -243,12 +255,14 @@ class EventWriter:
             )
             self._descriptions.append(seen.collect())
             frame = frame.drop(DESCRIPTION)
-        path = self._folder / "data" / split / f"{self._shards[split]}.parquet"
+        shard = self._shards.get(split, 0)
+        path = self._folder / "data" / (split or "") / f"{shard}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         frame.write_parquet(path, compression="zstd", statistics=True)
-        self._shards[split] += 1
-        subjects = frame.select(pl.col("subject_id").unique(maintain_order=True)).with_columns(split=pl.lit(split))
-        self._splits.append(subjects)
+        self._shards[split] = shard + 1
+        subjects = frame.select(pl.col("subject_id").unique(maintain_order=True))
+        if split is not None:
+            self._splits.append(subjects.with_columns(split=pl.lit(split)))
         self.events += frame.height
         self.subjects += subjects.height
 
@@ -268,8 +282,8 @@ class EventWriter:
         (self._folder / "data").mkdir(exist_ok=True)
         info = {**dataset, "meds_version": MEDS_VERSION}
         (metadata / "dataset.json").write_bytes(orjson.dumps(info, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-        splits = pl.concat([pl.DataFrame(schema={"subject_id": pl.Int64, "split": pl.String}), *self._splits])
-        splits.sort("subject_id").write_parquet(metadata / "subject_splits.parquet")
+        if self._splits:
+            pl.concat(self._splits).sort("subject_id").write_parquet(metadata / "subject_splits.parquet")
         self._code_table().write_parquet(metadata / "codes.parquet")
 
     def _code_table(self) -> pl.DataFrame:

@@ -104,4 +104,3 @@ class Markov(nnx.Module):
             attributes=attributes,
             length=lambda visit: self.length_table[...][visit.kind],
         )
-

@@ -1,4 +1,4 @@
-"""The sequence VAE: a patient latent z, a latent u for every visit with a learned conditional prior, a recurrent decoder.
+"""The sequence VAE: a patient latent z, a latent u for every visit with a learned prior, and a recurrent decoder.
 
     encoder   both directions over the record -> q(z | x), q(u_t | x, z)
     prior     p(z | context), p(u_t | h_t, z, context)
@@ -155,7 +155,9 @@ class VisitDecoder(nnx.Module):
         return Heads(
             kind=lambda: self.kind(feature),
             gap=lambda visit: self.gap(timed(visit)),
-            clock=lambda visit: self.clock(jax.nn.silu(feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap])),
+            clock=lambda visit: self.clock(
+                jax.nn.silu(feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap])
+            ),
             codes=lambda group, visit: self._codes(group, visit, body(visit), memory),
             attributes=lambda visit: self._attributes(visit, body(visit)),
             length=lambda visit: self.length(jax.nn.silu(body(visit) + self._code_sum(visit, self.sizes.vocabulary))),
@@ -263,9 +265,7 @@ class VAE(nnx.Module):
         patient = self._patient(prior.draw(noise), embedded)
         return State(jnp.tanh(self.initial(patient)), patient), self._origin(patient)
 
-    def step(
-        self, keys: Array, state: State, previous: Visit, first: Array, memory: Memory
-    ) -> tuple[State, Heads]:
+    def step(self, keys: Array, state: State, previous: Visit, first: Array, memory: Memory) -> tuple[State, Heads]:
         """Advance the recurrence, then draw u from its prior."""
         advanced = self.recurrence.step(state.h, self.recurrence.inner(self.embedding(previous)))
         h = jnp.where(first[:, None], state.h, advanced)
@@ -334,10 +334,7 @@ def _mean_by_patient(states: Array, batch: Batch) -> Array:
 def _hide(context: Context, key: Array, rate: float) -> Context:
     """The context with parts hidden at random: each static, the outcome, each code and the first age."""
     keys = jax.random.split(key, 4)
-    shown = [
-        jax.random.uniform(part_key, part.shape) >= rate for part_key, part in zip(keys, context, strict=True)
-    ]
+    shown = [jax.random.uniform(part_key, part.shape) >= rate for part_key, part in zip(keys, context, strict=True)]
     age = jnp.where(shown[3], context.first_age, jnp.nan)
     hidden = [jnp.where(show, part, 0) for show, part in zip(shown[:3], context[:3], strict=True)]
     return Context(hidden[0], hidden[1], hidden[2], age)
-

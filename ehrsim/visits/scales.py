@@ -8,12 +8,14 @@ bounded by what was observed, and both are inverted by linear interpolation and 
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ehrsim.visits.sequences import CONTINUES, MISSING, Float32, Int64, Sequences
+from ehrsim.visits.sequences import CONTINUES, MISSING, Float32, Int32, Int64, Sequences
 from ehrsim.vocabulary import Vocabulary
 
 VALUE_BINS = 32
@@ -77,7 +79,7 @@ def fit_histogram(numbers: Int64, bins: int) -> Histogram:
 
 
 class QuantileScale(NamedTuple):
-    """A scale for each vocabulary index: `knots` (V, levels + 1), `decimals` (V,) and `known` (V,), any value at all."""
+    """A scale for each vocabulary index: `knots` (V, levels + 1), `decimals` (V,) and `known` (V,): any value seen."""
 
     knots: NDArray[np.float64]
     decimals: NDArray[np.int32]
@@ -155,11 +157,25 @@ class Scales(NamedTuple):
     offset: Histogram
     origin: Histogram
     """Time bin of birth, or of the first step where no birth is known."""
-    birth_clock: Histogram
+    birth_clock: NDArray[np.float64]
+    """(levels,) quantiles of the seconds from the start of a time bin to a birth in it."""
     values: QuantileScale
     durations: QuantileScale
     end_in_days: bool
     """The value of a visit's end is its length in days."""
+    births_known: bool
+    """Most records begin with a birth; else they begin with their first step."""
+    ends_known: bool
+    """Most records of the living close with an end of observation."""
+    horizon: int
+    """The last time bin of any record."""
+    longest: int
+    """The most steps of any record."""
+    profiles: Int32
+    """(profiles, S) sets of statics that patients have together, padded with 0, and how many patients have each."""
+    profile_patients: Int64
+    code_patients: Int64
+    """(V,) patients who have each code."""
 
 
 def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) -> Scales:
@@ -178,6 +194,8 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
     to_first = step_bin[first] - birth_bin[np.diff(sequences.step_offsets) > 0]
     ends = ~np.isnan(sequences.end_value)
     days = sequences.length[ends] / 86_400.0
+    alive = int((sequences.death == MISSING).sum())
+    profiles, profile_patients = fit_profiles(sequences, vocabulary.min_patients)
     return Scales(
         step_seconds=step_seconds,
         gap=fit_histogram(np.maximum(np.concatenate([gaps, last]), 0), GAP_BINS),
@@ -186,13 +204,59 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
         length=fit_histogram(sequences.length[has_length], LENGTH_BINS),
         offset=fit_histogram(sequences.offset[inner], OFFSET_BINS),
         origin=fit_histogram(birth_bin, BIRTH_BINS),
-        birth_clock=fit_histogram(np.mod(births, step_seconds), CLOCK_BINS),
+        birth_clock=_quantiles(np.mod(births, step_seconds)),
         values=fit_quantiles(sequences.entry[has_value], sequences.value[has_value], vocabulary.size, VALUE_LEVELS),
         durations=fit_quantiles(
             sequences.entry[has_duration], sequences.duration[has_duration], vocabulary.size, DURATION_LEVELS
         ),
+        births_known=bool(has_birth.mean() > 0.5),
+        ends_known=bool((sequences.end[sequences.death == MISSING] != MISSING).sum() * 2 > alive),
+        horizon=int(max(step_bin.max(initial=0), np.floor_divide(_latest(sequences), step_seconds))),
+        longest=int(np.diff(sequences.step_offsets).max(initial=1)),
+        profiles=profiles,
+        profile_patients=profile_patients,
+        code_patients=_code_patients(sequences, vocabulary.size),
         end_in_days=bool(ends.any() and np.mean(np.abs(sequences.end_value[ends] - days) < 1e-3) > 0.99),
     )
+
+
+def _quantiles(numbers: Int64) -> NDArray[np.float64]:
+    return np.quantile(numbers, np.linspace(0, 1, VALUE_LEVELS), method="inverted_cdf") if len(numbers) else np.zeros(1)
+
+
+def _latest(sequences: Sequences) -> int:
+    """The last moment of any record, never before 1970 (where there is nothing)."""
+    return max(int(np.maximum(sequences.death, sequences.end).max(initial=0)), 0)
+
+
+def _code_patients(sequences: Sequences, size: int) -> Int64:
+    owner = sequences.patient_of_step()[sequences.step_of_event()]
+    pairs = np.unique(owner * size + sequences.entry)
+    return np.bincount(pairs % size, minlength=size)
+
+
+def fit_profiles(sequences: Sequences, min_patients: int) -> tuple[Int32, Int64]:
+    """Sets of statics that occur together, and their patients.
+
+    From sets of fewer than `min_patients` patients the rarest static is taken away until they are frequent enough.
+    """
+    frequency = np.bincount(sequences.statics, minlength=1)
+    pending: Counter[tuple[int, ...]] = Counter()
+    for begin, finish in pairwise(sequences.static_offsets.tolist()):
+        pending[tuple(sorted(set(sequences.statics[begin:finish].tolist())))] += 1
+    kept: Counter[tuple[int, ...]] = Counter()
+    while pending:
+        merged = kept + pending
+        kept = Counter({statics: n for statics, n in merged.items() if n >= min_patients or not statics})
+        pending = Counter()
+        for statics, n in merged.items():
+            if statics not in kept:
+                rarest = min(statics, key=lambda static: (frequency[static], static))
+                pending[tuple(static for static in statics if static != rarest)] += n
+    ordered = sorted(kept.items())
+    width = max((len(statics) for statics, _ in ordered), default=0)
+    rows = [[*statics, *[0] * (max(width, 1) - len(statics))] for statics, _ in ordered] or [[0]]
+    return np.array(rows, np.int32), np.array([n for _, n in ordered] or [1], np.int64)
 
 
 def origins(sequences: Sequences, step_seconds: int) -> tuple[Int64, NDArray[np.bool_]]:

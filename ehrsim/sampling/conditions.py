@@ -1,0 +1,104 @@
+"""Conditions on the patients to draw: learned conditioning makes them likely, exact checking makes them certain."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+
+from ehrsim.codes import join
+from ehrsim.errors import UsageError
+from ehrsim.sampling.slots import Tables
+from ehrsim.visits.packing import CONTEXT_CODES
+from ehrsim.visits.scales import Scales
+from ehrsim.vocabulary import Vocabulary
+
+_OFFERS = 512
+
+
+class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What every generated patient must satisfy."""
+
+    sex: str | None = None
+    """`female` or `male` (any GENDER// code that the training data has)."""
+    age: tuple[float, float] | None = None
+    """Age in years at the end of the record, from the first up to but excluding the second."""
+    alive: bool | None = None
+    """True: alive at the end of the record; False: deceased."""
+    required: tuple[str, ...] = ()
+    """Codes that must occur: a code, a parent of codes, or a prefix ending in `*`."""
+    excluded: tuple[str, ...] = ()
+    """Codes that must not occur."""
+
+
+def tables_for(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -> Tables:
+    """The device tables of a run under conditions; raises `UsageError` where they name what the run does not know."""
+    profiles, weight = _profiles(conditions, vocabulary, scales)
+    required = [_matching(vocabulary, code) for code in conditions.required]
+    mask = np.zeros((len(required), vocabulary.size), bool)
+    for row, indices in enumerate(required):
+        mask[row, indices] = True
+    excluded = np.zeros(vocabulary.size, bool)
+    for code in conditions.excluded:
+        excluded[_matching(vocabulary, code)] = True
+    offered, offer_weight = _offers(required, scales)
+    low, high = conditions.age or (-np.inf, np.inf)
+    if not low < high:
+        raise UsageError(f"empty age range {low}:{high}", hint="write --age 40:60 for 40 up to 60")
+    return Tables(
+        step_seconds=jnp.float32(scales.step_seconds),
+        gap_knots=jnp.asarray(scales.gap.knots, jnp.float32),
+        first_gap_knots=jnp.asarray(scales.first_gap.knots, jnp.float32),
+        origin_knots=jnp.asarray(scales.origin.knots, jnp.float32),
+        horizon=jnp.int32(scales.horizon),
+        births_known=jnp.asarray(scales.births_known),
+        valued=jnp.asarray(scales.values.known),
+        ended=jnp.asarray(scales.durations.known),
+        profiles=jnp.asarray(profiles, jnp.int32),
+        profile_weight=jnp.asarray(np.cumsum(weight) / weight.sum(), jnp.float32),
+        offered=jnp.asarray(offered, jnp.int32),
+        offer_weight=jnp.asarray(offer_weight, jnp.float32),
+        outcome=jnp.int32(0 if conditions.alive is None else 1 if conditions.alive else 2),
+        required=jnp.asarray(mask),
+        excluded=jnp.asarray(excluded),
+        age_range=jnp.asarray([low, high], jnp.float32),
+    )
+
+
+def _profiles(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -> tuple[np.ndarray, np.ndarray]:
+    """The sets of statics to draw from: all, or those of the sex asked for."""
+    if conditions.sex is None:
+        return scales.profiles, scales.profile_patients
+    wanted = join("gender", "GENDER", conditions.sex)
+    index = [position for position, entry in enumerate(vocabulary.statics, 1) if entry.code == wanted]
+    rows = (scales.profiles[:, :, None] == np.array(index or [-1])).any((1, 2))
+    if not rows.any():
+        known = sorted(e.code.partition("//")[2] for e in vocabulary.statics if e.code.startswith("GENDER//"))
+        raise UsageError(
+            f"no patients of sex `{conditions.sex}` in the training data", hint=f"known: {', '.join(known)}"
+        )
+    return scales.profiles[rows], scales.profile_patients[rows]
+
+
+def _matching(vocabulary: Vocabulary, pattern: str) -> np.ndarray:
+    indices = vocabulary.matching(pattern)
+    if not len(indices):
+        raise UsageError(
+            f"code `{pattern}` is not in the vocabulary of the run",
+            hint="list its codes with ehrsim inspect RUN; a prefix ends in *",
+        )
+    return indices
+
+
+def _offers(required: list[np.ndarray], scales: Scales) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of context codes, one code for each requirement, in proportion to how many patients have them."""
+    if not required:
+        return np.zeros((1, CONTEXT_CODES), np.int32), np.ones(1)
+    rng = np.random.Generator(np.random.Philox(key=0))
+    columns = []
+    for indices in required[:CONTEXT_CODES]:
+        share = scales.code_patients[indices] + 1e-9
+        columns.append(rng.choice(indices, size=_OFFERS, p=share / share.sum()))
+    offered = np.zeros((_OFFERS, CONTEXT_CODES), np.int32)
+    offered[:, : len(columns)] = np.stack(columns, axis=1)
+    return offered, np.arange(1, _OFFERS + 1) / _OFFERS

@@ -1,0 +1,134 @@
+"""From the rows that leave the device to visit sequences: bins become times and values, records become consistent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ehrsim.batch import Sizes
+from ehrsim.visits.scales import AT_END, AT_START, Scales
+from ehrsim.visits.sequences import CONTINUES, MISSING, NO_VISIT, Int64, Sequences, offsets_of
+
+Rows = dict[str, np.ndarray[Any, Any]]
+"""Fields of `ehrsim.sampling.slots.Row`, each with the rows of some patients as leading axis, in order of time."""
+
+
+def to_sequences(rows: Rows, scales: Scales, sizes: Sizes) -> Sequences:
+    """The sequences of whole records; patient index i becomes subject i + 1.
+
+    Nothing comes before birth or after death: times are moved to the nearest moment of the patient's life.
+    """
+    order = np.argsort(rows["patient"], kind="stable")
+    rows = {name: column[order] for name, column in rows.items()}
+    terminal = rows["kind"] >= sizes.death
+    patient = np.cumsum(np.append(False, terminal[:-1]))
+    last = np.flatnonzero(terminal)
+    births, moments = _birth(rows, last, scales), _moments(rows, patient, scales)
+    moments = _running_maximum(np.maximum(moments, births[patient]), patient)
+    steps = np.flatnonzero(~terminal)
+    of_patient = patient[steps]
+    kind, visit = _visits(rows["kind"][steps], of_patient, sizes)
+    length = _lengths(rows, steps, kind, scales)
+    anchor = moments[steps]
+    place_step, place = np.nonzero(rows["codes"][steps])
+    events = {name: rows[name][steps][place_step, place] for name in _EVENT_FIELDS}
+    event_time = anchor[place_step] + _offsets(events, length[place_step], scales)
+    event_time = np.maximum(event_time, births[of_patient][place_step])
+    final = _finals(moments[last], of_patient[place_step], event_time)
+    dies = rows["kind"][last] == sizes.death
+    beyond = np.where(dies, final, np.iinfo(np.int64).max)
+    stop = np.minimum(anchor + np.where(length == MISSING, 0, length), beyond[of_patient])
+    length = np.where(length == MISSING, MISSING, stop - anchor)
+    has_value = events["value"] > 0
+    values = scales.values.value(events["codes"], events["rank"])
+    duration = _durations(events, event_time, beyond[of_patient][place_step], sizes, scales)
+    statics = rows["statics"][last]
+    return Sequences(
+        subject=rows["patient"][last].astype(np.int64) + 1,
+        birth=births if scales.births_known else np.full(len(last), MISSING),
+        death=np.where(dies, final, MISSING),
+        end=np.where(~dies & scales.ends_known, final, MISSING),
+        static_offsets=offsets_of((statics > 0).sum(1)),
+        statics=statics[statics > 0].astype(np.int32),
+        step_offsets=offsets_of(np.bincount(of_patient, minlength=len(last))),
+        time=anchor,
+        kind=kind,
+        visit=visit,
+        length=length,
+        end_value=_end_values(length, scales),
+        event_offsets=offsets_of(np.bincount(place_step, minlength=len(steps))),
+        entry=events["codes"].astype(np.int32),
+        offset=event_time - anchor[place_step],
+        value=np.where(has_value, values, np.nan).astype(np.float32),
+        duration=duration,
+    )
+
+
+_EVENT_FIELDS = ("codes", "offset", "offset_within", "value", "rank", "duration", "duration_within")
+
+
+def _birth(rows: Rows, last: Int64, scales: Scales) -> Int64:
+    """(P,) seconds of birth, or the start of the record's first time bin where births are not known."""
+    origin = rows["origin"][last].astype(np.int64) * scales.step_seconds
+    if not scales.births_known:
+        return origin
+    level = (rows["origin_clock"][last] * len(scales.birth_clock)).astype(np.int64)
+    return origin + scales.birth_clock[np.minimum(level, len(scales.birth_clock) - 1)].astype(np.int64)
+
+
+def _moments(rows: Rows, patient: Int64, scales: Scales) -> Int64:
+    """Seconds of every row: its time bin and clock."""
+    clock = scales.clock.draw(rows["clock"], rows["clock_within"])
+    return rows["time"].astype(np.int64) * scales.step_seconds + clock
+
+
+def _running_maximum(times: Int64, patient: Int64) -> Int64:
+    """The latest time so far within each patient."""
+    apart = np.int64(1 << 40)
+    return np.maximum.accumulate(times + patient * apart) - patient * apart
+
+
+def _visits(kinds: np.ndarray[Any, Any], patient: Int64, sizes: Sizes) -> tuple[np.ndarray[Any, Any], Int64]:
+    """Kinds in the terms of sequences, and visit ids that count a patient's visits from 1."""
+    continues = kinds == sizes.continues
+    source = np.maximum.accumulate(np.where(continues, 0, np.arange(len(kinds))))
+    begins = ~continues & (kinds != NO_VISIT)
+    count = np.cumsum(begins)
+    first = np.searchsorted(patient, np.arange(patient[-1] + 1 if len(patient) else 0))
+    before = (count - begins)[first][patient] if len(patient) else count
+    outside = kinds[source] == NO_VISIT
+    kind = np.where(outside, NO_VISIT, np.where(continues, CONTINUES, kinds)).astype(np.int32)
+    return kind, np.where(outside, MISSING, (count - before)[source])
+
+
+def _lengths(rows: Rows, steps: Int64, kind: np.ndarray[Any, Any], scales: Scales) -> Int64:
+    bins = rows["length"][steps]
+    drawn = scales.length.draw(np.maximum(bins - 1, 0), rows["length_within"][steps])
+    return np.where((bins > 0) & (kind > 0), drawn, MISSING)
+
+
+def _offsets(events: Rows, length: Int64, scales: Scales) -> Int64:
+    drawn = scales.offset.draw(np.maximum(events["offset"] - 2, 0), events["offset_within"])
+    drawn = np.where(events["offset"] == AT_END, np.where(length == MISSING, 0, length), drawn)
+    return np.where(events["offset"] == AT_START, 0, drawn)
+
+
+def _finals(terminal: Int64, owner: Int64, event_time: Int64) -> Int64:
+    """(P,) the end of each record: its terminal step, or its last event if that is later."""
+    final = terminal.copy()
+    np.maximum.at(final, owner, event_time)
+    return final
+
+
+def _durations(events: Rows, begin: Int64, beyond: Int64, sizes: Sizes, scales: Scales) -> Int64:
+    """Seconds to the end of each event; an end after death is no end."""
+    bins = events["duration"]
+    rank = (np.maximum(bins - 1, 0) + events["duration_within"]) / (sizes.durations - 1)
+    drawn = scales.durations.value(events["codes"], rank).astype(np.int64)
+    return np.where((bins > 0) & (begin + drawn <= beyond), drawn, MISSING)
+
+
+def _end_values(length: Int64, scales: Scales) -> np.ndarray[Any, Any]:
+    days = np.where(length == MISSING, np.nan, length / 86_400.0)
+    return (days if scales.end_in_days else np.full(len(length), np.nan)).astype(np.float32)

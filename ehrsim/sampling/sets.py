@@ -1,0 +1,130 @@
+"""Exact draws of sparse sets: many independent Bernoulli codes a visit at the cost of the few that are drawn.
+
+With l the logit of a code, its likelier value (present if l > 0) is taken for granted and only *flips* away from it
+are drawn, with probability sigmoid(-|l|). Independent Bernoullis of that probability are the "at least one point"
+indicators of a Poisson process with rates log(1 + exp(-|l|)), since 1 - exp(-log(1 + exp(-|l|))) = sigmoid(-|l|). The
+points of the superposed process are a handful a visit: each is a uniform position on the cumulated rates. Two levels of
+prefix sums, made by products with a triangle, keep rare codes exact and are much faster than `cumsum` on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+POINTS = 32
+"""Flips drawn a set before the dense draw takes over."""
+
+
+class Draw(NamedTuple):
+    """A set of codes drawn for each row."""
+
+    codes: Array
+    """(B, places) int32 positions from 1 in ascending order, 0 where empty (at the end)."""
+    truncated: Array
+    """(B,) bool: more codes were drawn than there are places; the highest are missing."""
+
+
+def uniforms_needed() -> int:
+    """Uniform numbers a row that `draw_set` takes."""
+    return 2 * POINTS + 1
+
+
+def draw_set(logits: Array, uniforms: Array, keys: Array, places: int) -> Draw:
+    """Draw each code v of `logits` (B, V) with probability sigmoid(logit).
+
+    `uniforms` (B, uniforms_needed()) in (0, 1); `keys` (B,) are used only in rows with more than `POINTS` flips, which
+    are drawn densely.
+    """
+    size = logits.shape[-1]
+    if size == 0:
+        return Draw(jnp.zeros((logits.shape[0], places), jnp.int32), jnp.zeros(logits.shape[0], bool))
+    present = logits > 0
+    flips, overflow = _points(jnp.log1p(jnp.exp(-jnp.abs(logits))), uniforms)
+    granted = _first_present(present, places)
+    was_present = jnp.take_along_axis(present, jnp.maximum(flips - 1, 0), axis=-1) & (flips > 0)
+    removed = ((granted[:, :, None] == flips[:, None, :]) & (flips[:, None, :] > 0)).any(-1)
+    kept = jnp.where(removed, 0, granted)
+    added = jnp.where(was_present, 0, flips)
+    merged = compact(jnp.concatenate([kept, added], axis=-1))
+    sparse = Draw(merged[:, :places], (merged[:, places:] > 0).any(-1) | (present.sum(-1) > places))
+
+    def dense(_: None) -> Draw:
+        draws = jax.vmap(lambda key: jax.random.uniform(key, (size,)))(keys)
+        hit = draws < jax.nn.sigmoid(logits)
+        return Draw(_first_present(hit, places), hit.sum(-1) > places)
+
+    full = jax.lax.cond(overflow.any(), dense, lambda _: sparse, None)
+    return Draw(
+        jnp.where(overflow[:, None], full.codes, sparse.codes), jnp.where(overflow, full.truncated, sparse.truncated)
+    )
+
+
+def compact(codes: Array) -> Array:
+    """Distinct codes of each row in ascending order, zeros at the end."""
+    beyond = jnp.iinfo(jnp.int32).max
+    ordered = jnp.sort(jnp.where(codes > 0, codes, beyond), axis=-1)
+    before = jnp.concatenate([jnp.zeros_like(ordered[:, :1]), ordered[:, :-1]], axis=-1)
+    ordered = jnp.sort(jnp.where(ordered == before, beyond, ordered), axis=-1)
+    return jnp.where(ordered == beyond, 0, ordered)
+
+
+def _blocks(x: Array) -> Array:
+    """(B, V) padded with zeros to (B, blocks, about sqrt(V))."""
+    size = x.shape[-1]
+    width = max(8, 8 * math.ceil(math.sqrt(size) / 8))
+    padded = jnp.pad(x, ((0, 0), (0, -size % width)))
+    return padded.reshape(x.shape[0], -1, width)
+
+
+def _prefix(x: Array) -> Array:
+    """Inclusive prefix sums over the last axis, as a product with a triangle in full precision."""
+    triangle = jnp.triu(jnp.ones((x.shape[-1], x.shape[-1]), x.dtype))
+    return jnp.matmul(x, triangle, precision="highest")
+
+
+def _points(rates: Array, uniforms: Array) -> tuple[Array, Array]:
+    """Positions from 1 (B, POINTS) of the points of Poisson processes with `rates` (B, V), 0 where there are no more.
+
+    Also whether more than POINTS points fell. A point is repeated where several fell on one code.
+    """
+    within = _prefix(_blocks(rates))
+    of_block = _prefix(within[:, :, -1])
+    arrivals = jnp.cumsum(-jnp.log(uniforms[:, : POINTS + 1]), axis=-1)
+    total = of_block[:, -1:]
+    real = arrivals[:, :POINTS] < total
+    block = (arrivals[:, :POINTS, None] >= of_block[:, None, :]).sum(-1)
+    block = jnp.minimum(block, of_block.shape[-1] - 1)
+    rows = jnp.take_along_axis(within, block[:, :, None], axis=1)
+    target = uniforms[:, POINTS + 1 :, None] * rows[:, :, -1:]
+    place = jnp.minimum((target >= rows).sum(-1), within.shape[-1] - 1)
+    position = 1 + block * within.shape[-1] + place
+    return jnp.where(real, jnp.minimum(position, rates.shape[-1]), 0).astype(jnp.int32), arrivals[:, POINTS] < total[
+        :, 0
+    ]
+
+
+def _first_present(present: Array, places: int) -> Array:
+    """Positions from 1 of the first `places` true entries of each row of (B, V), 0 where there are fewer."""
+    within = _prefix(_blocks(present.astype(jnp.float32)))
+    of_block = _prefix(within[:, :, -1])
+    rank = jnp.arange(places, dtype=jnp.float32) + 0.5
+    block = (rank[None, :, None] > of_block[:, None, :]).sum(-1)
+    found = rank[None, :] < of_block[:, -1:]
+    block = jnp.minimum(block, of_block.shape[-1] - 1)
+    before = jnp.take_along_axis(of_block - within[:, :, -1], block, axis=1)
+    rows = jnp.take_along_axis(within, block[:, :, None], axis=1)
+    place = ((rank[None, :] - before)[:, :, None] > rows).sum(-1)
+    return jnp.where(found, 1 + block * within.shape[-1] + place, 0).astype(jnp.int32)
+
+
+def draw_index(logits: Array, uniform: Array) -> Array:
+    """(...) int32 category of softmax `logits` (..., n) at `uniform` (...), by inverse CDF."""
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+    cumulated = _prefix(weights)
+    return (uniform[..., None] * cumulated[..., -1:] >= cumulated).sum(-1).astype(jnp.int32)
