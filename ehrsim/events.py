@@ -328,7 +328,7 @@ class Problem(NamedTuple):
     """One kind of defect in an event table: its name, how many rows have it and the first of them in words."""
 
     name: str
-    count: int
+    rows: int
     example: str
 
 

@@ -114,7 +114,8 @@ def _check_manifest(folder: Path) -> None:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise RunError(f"{folder} is no run folder: it has no {MANIFEST}", hint="expected the --out of ehrsim fit")
-    listed = dict(reversed(line.split("  ", 1)) for line in manifest.read_text().splitlines() if "  " in line)
+    entries = (line.partition("  ") for line in manifest.read_text().splitlines())
+    listed = {name: digest for digest, _, name in entries}
     for name in FILES:
         path = folder / name
         if not path.is_file() or name not in listed:

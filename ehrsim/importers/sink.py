@@ -91,7 +91,7 @@ def _write_part(files: list[Path], writer: EventWriter, report: ImportReport, he
     """Sort, check and write the subjects of one part, split by split."""
     frame = events.sort(pl.concat([pl.scan_parquet(path) for path in files], how="diagonal")).collect()
     for problem in events.validate(frame.lazy()):
-        report.find(problem.name, problem.count, problem.example)
+        report.find(problem.name, problem.rows, problem.example)
     _count_codes(frame, report)
     subjects = frame["subject_id"].unique(maintain_order=True)
     split = _splits(subjects, report, held_out)

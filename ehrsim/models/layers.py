@@ -57,7 +57,7 @@ class GRU(nnx.Module):
             h = self.step(jnp.where(is_fresh[:, None], begin, h), inputs)
             return h, h
 
-        by_time = tuple(jnp.moveaxis(part, 1, 0) for part in (projected, fresh, initial))
+        by_time = (jnp.moveaxis(projected, 1, 0), jnp.moveaxis(fresh, 1, 0), jnp.moveaxis(initial, 1, 0))
         _, states = jax.lax.scan(body, jnp.zeros((x.shape[0], self.width)), by_time, reverse=reverse)
         return jnp.moveaxis(states, 0, 1)
 

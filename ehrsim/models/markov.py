@@ -55,7 +55,7 @@ class Markov(nnx.Module):
         previous = jnp.where(batch.start, start_kind, shifted)
         statics = batch.context.statics[batch.patient]
         heads = self._heads(previous, statics, base.recall(batch, self.sizes.vocabulary))
-        steps = sum(base.visit_log_probability(heads, batch, self.sizes).values())
+        steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
         return base.per_patient(steps, batch) + base.origin_log_probability(self._origin(batch.origin.shape[0]), batch)
 
     def start(self, keys: Array, context: Context) -> tuple[tuple[Array, Array], Origin]:

@@ -302,7 +302,7 @@ class VAE(nnx.Module):
         u = posterior_u.draw(jax.random.normal(visit_key, posterior_u.mean.shape))
         memory = base.recall(batch, self.sizes.vocabulary)
         heads = self.decoder(jnp.concatenate([h, patient, u], axis=-1), memory)
-        steps = sum(base.visit_log_probability(heads, batch, self.sizes).values())
+        steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
         likelihood = base.per_patient(steps, batch) + base.origin_log_probability(self._origin(of_patient), batch)
         return likelihood, kl_patient, posterior_u.kl(prior_u)
 

@@ -86,7 +86,8 @@ def _moments(rows: Rows, patient: Int64, scales: Scales) -> Int64:
 def _running_maximum(times: Int64, patient: Int64) -> Int64:
     """The latest time so far within each patient."""
     apart = np.int64(1 << 40)
-    return np.maximum.accumulate(times + patient * apart) - patient * apart
+    latest: Int64 = np.maximum.accumulate(times + patient * apart) - patient * apart
+    return latest
 
 
 def _visits(kinds: np.ndarray[Any, Any], patient: Int64, sizes: Sizes) -> tuple[np.ndarray[Any, Any], Int64]:

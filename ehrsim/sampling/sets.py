@@ -67,7 +67,7 @@ def draw_set(logits: Array, uniforms: Array, keys: Array, places: int) -> Draw:
 
 def compact(codes: Array) -> Array:
     """Distinct codes of each row in ascending order, zeros at the end."""
-    beyond = jnp.iinfo(jnp.int32).max
+    beyond = 2**31 - 1
     ordered = jnp.sort(jnp.where(codes > 0, codes, beyond), axis=-1)
     before = jnp.concatenate([jnp.zeros_like(ordered[:, :1]), ordered[:, :-1]], axis=-1)
     ordered = jnp.sort(jnp.where(ordered == before, beyond, ordered), axis=-1)

@@ -396,7 +396,8 @@ def _accepts(tables: Tables, sizes: Sizes, slots: Slots, visit: Visit) -> Array:
     excluded = (has & tables.excluded[None]).any(-1)
     in_age = (visit.age >= tables.age_range[0]) & (visit.age < tables.age_range[1])
     outcome = (tables.outcome == 0) | (visit.kind == jnp.where(tables.outcome == 2, sizes.death, sizes.end))
-    return required & ~excluded & in_age & outcome
+    accepted: Array = required & ~excluded & in_age & outcome
+    return accepted
 
 
 def _next(slots: Slots, terminal: Array, accepted: Array, end: Array) -> Slots:

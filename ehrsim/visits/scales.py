@@ -55,7 +55,8 @@ class Histogram(NamedTuple):
         position = uniform.astype(np.float64) * (_SUBKNOTS - 1)
         lower = np.minimum(position.astype(np.int64), _SUBKNOTS - 2)
         left, right = self.knots[bins, lower], self.knots[bins, lower + 1]
-        return np.rint(left + (position - lower) * (right - left)).astype(np.int64)
+        drawn: Int64 = np.rint(left + (position - lower) * (right - left)).astype(np.int64)
+        return drawn
 
 
 def fit_histogram(numbers: Int64, bins: int) -> Histogram:
@@ -102,7 +103,8 @@ class QuantileScale(NamedTuple):
         left, right = self.knots[index, lower], self.knots[index, lower + 1]
         raw = left + (position - lower) * (right - left)
         power = 10.0 ** self.decimals[index]
-        return (np.rint(raw * power) / power).astype(np.float32)
+        rounded: Float32 = (np.rint(raw * power) / power).astype(np.float32)
+        return rounded
 
 
 def _rank(knots: NDArray[np.float64], values: NDArray[np.float64], dither: FloatArray) -> NDArray[np.float64]:
@@ -273,7 +275,8 @@ def terminal_bins(sequences: Sequences, step_seconds: int) -> Int64:
     moment = np.where(sequences.death != MISSING, sequences.death, sequences.end)
     chosen = (np.diff(sequences.step_offsets) > 0) & (moment != MISSING)
     last = sequences.time[sequences.step_offsets[1:][chosen] - 1]
-    return np.floor_divide(moment[chosen], step_seconds) - np.floor_divide(last, step_seconds)
+    bins: Int64 = np.floor_divide(moment[chosen], step_seconds) - np.floor_divide(last, step_seconds)
+    return bins
 
 
 def _visit_lengths(sequences: Sequences) -> Int64:
