@@ -88,7 +88,7 @@ def _emitted(family: Family) -> Iterator[tuple[codes.Kind, str]]:
             yield "reason", encounter.reason
         yield from (("condition", item.code) for item in encounter.diagnoses)
         yield from (("procedure", item.code) for item in encounter.procedures)
-        yield from (("medication", item.code) for item in encounter.medications)
+        yield from (("medication", item.code) for item in encounter.medications + encounter.one_of)
         yield from (("allergy", item.code) for item in encounter.allergies)
         yield from (("care_plan", item.code) for item in encounter.care_plans)
     for follow_up in family.follow_up:

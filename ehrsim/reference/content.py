@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ehrsim import codes
 from ehrsim.reference.calendar import MINUTES_PER_DAY, minutes
@@ -17,7 +18,7 @@ from ehrsim.reference.simulate import Bools
 from ehrsim.reference.specification import AgeCurve, Encounter, Product
 from ehrsim.reference.visits import CLASS_NUMBER, CLASSES, NOTHING, Observed
 
-NEVER = np.iinfo(np.int64).min
+NEVER = int(np.iinfo(np.int32).min)
 """No end time."""
 SMOKING_ASKED_FROM_AGE = 12
 _MEASURED_AFTER, _WRITTEN_AFTER, _DONE_AFTER = 5, 10, 12
@@ -27,16 +28,16 @@ _LONGEST_STAY_MEASURED = 30
 
 
 class Rows(NamedTuple):
-    """Events as columns of numbers; times in minutes."""
+    """Events as columns of numbers, narrow ones because millions are moved; times in minutes."""
 
-    visit: Ints
-    minute: Ints
-    code: Ints
-    value: Floats
+    visit: NDArray[np.int32]
+    minute: NDArray[np.int32]
+    code: NDArray[np.int16]
+    value: NDArray[np.float32]
     """NaN for none."""
-    text: Ints
+    text: NDArray[np.int16]
     """Position in the texts, -1 for none."""
-    end: Ints
+    end: NDArray[np.int32]
     """NEVER for none."""
 
 
@@ -62,12 +63,12 @@ class Writer:
             return
         self._pieces.append(
             Rows(
-                visit,
-                minute,
-                np.broadcast_to(np.asarray(code, np.int64), (count,)),
-                np.full(count, np.nan) if value is None else value,
-                np.broadcast_to(np.asarray(text, np.int64), (count,)),
-                np.full(count, NEVER) if end is None else end,
+                visit.astype(np.int32),
+                minute.astype(np.int32),
+                np.broadcast_to(np.asarray(code, np.int16), (count,)),
+                np.broadcast_to(np.float32(np.nan), (count,)) if value is None else value.astype(np.float32),
+                np.broadcast_to(np.asarray(text, np.int16), (count,)),
+                np.broadcast_to(np.int32(NEVER), (count,)) if end is None else end.astype(np.int32),
             )
         )
 
@@ -92,9 +93,8 @@ def texts() -> tuple[str, ...]:
     return (*SMOKING_ANSWERS, *dict.fromkeys(item.text for item in products if item.text))
 
 
-def write(chart: Chart) -> Rows:
-    """All events of the planned visits, besides their starts and ends."""
-    writer = Writer()
+def write(chart: Chart, writer: Writer) -> None:
+    """Write all events of the planned visits, besides their starts and ends."""
     _visit_facts(chart, writer)
     for mention in chart.plan.encounters:
         _encounter(chart, mention, writer)
@@ -103,7 +103,6 @@ def write(chart: Chart) -> Rows:
     _follow_up_procedures(chart, writer)
     _smoking(chart, writer)
     _measure(chart, writer)
-    return writer.rows()
 
 
 def _moment(chart: Chart, visit: Ints, after: int) -> Ints:
@@ -146,6 +145,7 @@ def _encounter(chart: Chart, mention: Mention, writer: Writer) -> None:
         end = _ended(chart, visit[given], written[given], end) if end is not None else None
         writer.add(visit[given], written[given], book.of("condition", item.code), end=end)
     _products(chart, mention, writer)
+    _one_of(chart, mention, writer)
 
 
 def _products(chart: Chart, mention: Mention, writer: Writer) -> None:
@@ -165,6 +165,23 @@ def _products(chart: Chart, mention: Mention, writer: Writer) -> None:
                 end = _moment(chart, visit[given], after + 30)
             text = chart.texts[item.text] if item.text else -1
             writer.add(visit[given], moment, book.of(kind, item.code), text=text, end=end)
+
+
+def _one_of(chart: Chart, mention: Mention, writer: Writer) -> None:
+    """At most one of several medications."""
+    items, visit = load().encounter[mention.item].one_of, mention.visit
+    if not items:
+        return
+    keys = chart.observed.keys[chart.plan.visits.person[visit]]
+    draws = uniform(keys, f"one of {mention.item}", minutes(mention.age))
+    chosen = np.searchsorted(np.cumsum([item.share for item in items]), draws, side="right")
+    for number, item in enumerate(items):
+        given = visit[chosen == number]
+        moment = _moment(chart, given, _WRITTEN_AFTER)
+        end = None
+        if item.days is not None:
+            end = _ended(chart, given, moment, moment + int(item.days * MINUTES_PER_DAY))
+        writer.add(given, moment, codebook().of("medication", item.code), end=end)
 
 
 def _ordered(encounter: Encounter) -> list[tuple[codes.Kind, list[Product], int]]:
@@ -323,5 +340,3 @@ def _want_ordered(chart: Chart, occasions: Occasions, wanted: dict[str, Bools]) 
         if panel.wellness_per_visit:
             rows = _drawn(chart, occasions, plan.wellness, panel.wellness_per_visit, f"wellness {panel.name}")
             wanted[panel.name][rows] = True
-
-

@@ -125,8 +125,8 @@ def emitted_codes(family: Family) -> list[str]:
     found += [item.code for item in family.vaccine]
     for encounter in family.encounter:
         found += [encounter.visit_type, encounter.reason, *(item.code for item in encounter.diagnoses)]
-        products = (encounter.procedures, encounter.medications, encounter.allergies, encounter.care_plans)
-        found += [item.code for group in products for item in group]
+        products = (encounter.procedures, encounter.medications, encounter.one_of, encounter.allergies, encounter.care_plans)
+        found += [code for group in products for item in group for code in (item.code, item.text)]
     for follow_up in family.follow_up:
         found += [follow_up.reason, *(item.code for item in follow_up.procedures)]
     found += [item.code for treatment in family.treatment for item in treatment.products]

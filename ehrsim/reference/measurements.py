@@ -63,7 +63,9 @@ def _monthly(name: str) -> Floats:
 def by_month(curve: AgeCurve) -> Floats:
     """A curve at every month of age, by sex (0 female, 1 male)."""
     ages = (np.arange(_OLDEST_MONTH) + 0.5) / _MONTHS
-    return np.stack([np.interp(ages, curve.ages, values) for values in (curve.female or curve.both, curve.male or curve.both)])
+    return np.stack(
+        [np.interp(ages, curve.ages, values) for values in (curve.female or curve.both, curve.male or curve.both)]
+    )
 
 
 @lru_cache(maxsize=256)

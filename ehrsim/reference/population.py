@@ -10,7 +10,7 @@ import polars as pl
 
 from ehrsim.errors import UsageError
 from ehrsim.reference.calendar import MINUTES_PER_YEAR, minute_of
-from ehrsim.reference.content import Chart, texts, write
+from ehrsim.reference.content import Chart, Writer, texts, write
 from ehrsim.reference.draws import Ints
 from ehrsim.reference.measurements import bodies
 from ehrsim.reference.people import draw_people
@@ -53,8 +53,9 @@ def _block(first: int, count: int, seed: int, reference_date: date) -> pl.DataFr
     observed = observe(lives, reference_date)
     plan = schedule(lives, observed, states)
     answers = {text: number for number, text in enumerate(texts())}
-    rows = write(Chart(plan, observed, bodies(lives.people, states), answers))
-    return event_frame(lives.people, observed, plan.visits, rows)
+    writer = Writer()
+    write(Chart(plan, observed, bodies(lives.people, states), answers), writer)
+    return event_frame(lives.people, observed, plan.visits, writer)
 
 
 def observe(lives: Lives, reference_date: date) -> Observed:

@@ -128,7 +128,9 @@ def _chosen_encounters(lives: Lives, observed: Observed) -> list[tuple[int, Ints
         for position, number in enumerate(group):
             own = np.flatnonzero(taken == position)
             for days in load().encounter[number].after_days:
-                due = age[own] + days / DAYS_PER_YEAR
+                spread = load().encounter[number].spread_days
+                shift = uniform(observed.keys[person[own]], f"spread {number} {days}", minutes(age[own])) * 2.0 - 1.0
+                due = age[own] + (days + spread * shift) / DAYS_PER_YEAR
                 seen = due < observed.until[person[own]]
                 chosen.append((number, person[own][seen], due[seen]))
     return chosen

@@ -112,6 +112,8 @@ class Encounter(Strict, kw_only=True):
     visit_type: str = "SNOMED//185345009"
     reason: str | None = None
     after_days: tuple[float, ...] = (0.0,)
+    spread_days: float = 0.0
+    """Visits fall up to so many days before or after, uniformly."""
     share: Share = 1.0
     group: str | None = None
     discovery: bool = False
@@ -120,6 +122,8 @@ class Encounter(Strict, kw_only=True):
     diagnoses: list[Diagnosis] = []
     procedures: list[Product] = []
     medications: list[Product] = []
+    one_of: list[Product] = []
+    """Medications of which at most one is given, each with its share."""
     allergies: list[Product] = []
     care_plans: list[Product] = []
     panels: list[str] = []

@@ -6,10 +6,11 @@ from functools import lru_cache
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ehrsim import codes, events
 from ehrsim.reference.codebook import EMERGENCY_TYPE, codebook
-from ehrsim.reference.content import NEVER, Rows, texts
+from ehrsim.reference.content import NEVER, Rows, Writer, texts
 from ehrsim.reference.draws import Ints
 from ehrsim.reference.people import People, demography
 from ehrsim.reference.visits import CLASSES, NOTHING, Observed, Visits, concatenate, emergency_part
@@ -21,41 +22,34 @@ _TIME_BITS, _RANK_BITS, _CODE_BITS = 27, 3, 12
 _BIRTH_RANK, _START_RANK, _OTHER_RANK, _END_RANK, _DEATH_RANK = range(5)
 
 
-def event_frame(people: People, observed: Observed, visits: Visits, rows: Rows) -> pl.DataFrame:
-    """The event table of a block of people in canonical order (`ehrsim.events.sort`), with descriptions."""
-    emergency = emergency_part(visits)
+def event_frame(people: People, observed: Observed, visits: Visits, writer: Writer) -> pl.DataFrame:
+    """The event table of a block of people in canonical order (`ehrsim.events.sort`), with descriptions.
+
+    `writer` holds what was written at the visits.
+    """
+    shown = _show_visits(visits, writer)
+    _life_events(people, observed, len(shown.person), writer)
+    rows = writer.rows()
+    person = np.concatenate([shown.person, np.arange(len(people.keys))]).astype(np.int32)[rows.visit]
+    visit = np.concatenate([_numbered(shown), np.zeros(len(people.keys), np.int64)]).astype(np.int32)[rows.visit]
+    order = _order(person, rows, observed)
+    subjects = people.index[person[order]] + 1
+    return _frame(subjects, visit[order], Rows(*(column[order] for column in rows)))
+
+
+def _show_visits(visits: Visits, writer: Writer) -> Visits:
+    """Write starts and ends of visits; returns them with the emergency visits that stays began with after them."""
+    emergency, book = emergency_part(visits), codebook()
     shown = concatenate([visits._replace(start=visits.start + visits.lead), emergency])
-    visit_id = _numbered(shown)
-    stays, arrivals = np.arange(len(shown.person)), np.arange(len(visits.person), len(shown.person))
-    book = codebook()
-    starts = np.array([book.number[f"VISIT_START//{name}"] for name in CLASSES])[shown.visit_class]
-    ends = np.array([book.number[f"VISIT_END//{name}"] for name in CLASSES])[shown.visit_class]
+    every, arrivals = np.arange(len(shown.person)), np.arange(len(visits.person), len(shown.person))
+    starts = np.array([book.number[f"VISIT_START//{name}"] for name in CLASSES])
+    ends = np.array([book.number[f"VISIT_END//{name}"] for name in CLASSES])
+    writer.add(every, shown.start, starts[shown.visit_class])
+    writer.add(every, shown.end, ends[shown.visit_class])
+    writer.add(arrivals, emergency.start, book.of("visit_type", EMERGENCY_TYPE))
     reason = emergency.reason != NOTHING
-    kind = np.full(len(arrivals), book.of("visit_type", EMERGENCY_TYPE))
-    seen = _joined(
-        [
-            rows,
-            _plain(stays, shown.start, starts),
-            _plain(stays, shown.end, ends),
-            _plain(arrivals, emergency.start, kind),
-            _plain(arrivals[reason], emergency.start[reason], emergency.reason[reason]),
-        ]
-    )
-    lives = _life_events(people, observed)
-    whole = _joined([seen, lives])
-    person = np.concatenate([shown.person[seen.visit], lives.visit])
-    visit = np.concatenate([visit_id[seen.visit], np.full(len(lives.visit), NOTHING)])
-    order = _order(person, whole, observed)
-    return _frame(people.index[person[order]] + 1, visit[order], Rows(*(column[order] for column in whole)))
-
-
-def _plain(visit: Ints, minute: Ints, code: Ints) -> Rows:
-    """Rows without values."""
-    return Rows(visit, minute, code, np.full(len(visit), np.nan), np.full(len(visit), -1), np.full(len(visit), NEVER))
-
-
-def _joined(pieces: list[Rows]) -> Rows:
-    return Rows(*(np.concatenate([piece[field] for piece in pieces]) for field in range(len(Rows._fields))))
+    writer.add(arrivals[reason], emergency.start[reason], emergency.reason[reason])
+    return shown
 
 
 def _numbered(visits: Visits) -> Ints:
@@ -68,18 +62,14 @@ def _numbered(visits: Visits) -> Ints:
     return number
 
 
-def _life_events(people: People, observed: Observed) -> Rows:
-    """Birth, death and static facts; the visit of each is its person's row, its minute NEVER for a static fact."""
+def _life_events(people: People, observed: Observed, offset: int, writer: Writer) -> None:
+    """Write birth, death and static facts; for the visit stands `offset` plus the person, for no time NEVER."""
     book, everyone = codebook(), np.arange(len(people.keys))
+    writer.add(everyone + offset, observed.birth, book.number[codes.BIRTH])
     dead = everyone[observed.died <= observed.last]
-    timed = [
-        (everyone, observed.birth, np.full(len(everyone), book.number[codes.BIRTH])),
-        (dead, observed.died[dead], np.full(len(dead), book.number[codes.DEATH])),
-    ]
-    facts = [_plain(person, minute, code) for person, minute, code in timed]
+    writer.add(dead + offset, observed.died[dead], book.number[codes.DEATH])
     for number in _statics(people, observed):
-        facts.append(_plain(everyone, np.full(len(everyone), NEVER), number))
-    return _joined(facts)
+        writer.add(everyone + offset, np.full(len(everyone), NEVER), number)
 
 
 def _statics(people: People, observed: Observed) -> list[Ints]:
@@ -110,12 +100,13 @@ def _ranks() -> Ints:
     return np.array(ranks, np.int64)
 
 
-def _order(person: Ints, rows: Rows, observed: Observed) -> Ints:
+def _order(person: NDArray[np.int32], rows: Rows, observed: Observed) -> Ints:
     """The canonical order, without rows that repeat person, minute and code: one 64-bit key sorts all columns."""
-    since_birth = np.where(rows.minute == NEVER, 0, rows.minute - observed.birth[person] + 1)
-    key = (person << _TIME_BITS) | since_birth
-    key = (key << _RANK_BITS) | _ranks()[rows.code]
-    key = (key << _CODE_BITS) | rows.code
+    since_birth = rows.minute - observed.birth[person] + 1
+    since_birth[rows.minute == NEVER] = 0
+    key = (person.astype(np.int64) << _TIME_BITS) + since_birth
+    key <<= _RANK_BITS + _CODE_BITS
+    key += ((_ranks() << _CODE_BITS) + np.arange(len(_ranks())))[rows.code]
     order = np.argsort(key, kind="stable")
     ordered = key[order]
     fresh = np.ones(len(order), np.bool_)
@@ -123,28 +114,28 @@ def _order(person: Ints, rows: Rows, observed: Observed) -> Ints:
     return order[fresh]
 
 
-def _frame(subject: Ints, visit: Ints, rows: Rows) -> pl.DataFrame:
+def _frame(subject: Ints, visit: NDArray[np.int32], rows: Rows) -> pl.DataFrame:
     book = codebook()
-    code = pl.Series(rows.code)
-    text = pl.Series(np.where(rows.text < 0, len(texts()), rows.text))
-    value = pl.Series(rows.value).cast(pl.Float32)
-    never = pl.Series(rows.minute == NEVER), pl.Series(rows.end == NEVER)
-    frame = pl.DataFrame(
-        {
-            "subject_id": subject,
-            "time": _times(rows.minute, never[0]),
-            "code": pl.Series(book.codes, dtype=pl.String).gather(code),
-            "numeric_value": value.fill_nan(None),
-            "text_value": pl.Series([*texts(), None], dtype=pl.String).gather(text),
-            "unit": pl.Series(book.units, dtype=pl.String).gather(code),
-            "visit_id": pl.Series(visit),
-            "end_time": _times(rows.end, never[1]),
-            events.DESCRIPTION: pl.Series(book.descriptions, dtype=pl.String).gather(code),
-        }
+    code, answers = pl.Series(rows.code), pl.Series([*texts(), None], dtype=pl.String)
+    columns = {
+        "subject_id": subject,
+        "time": rows.minute,
+        "code": pl.Series(book.codes, dtype=pl.String).gather(code),
+        "numeric_value": rows.value,
+        "text_value": answers.gather(pl.Series(np.where(rows.text < 0, len(answers) - 1, rows.text))),
+        "unit": pl.Series(book.units, dtype=pl.String).gather(code),
+        "visit_id": visit,
+        "end_time": rows.end,
+        events.DESCRIPTION: pl.Series(book.descriptions, dtype=pl.String).gather(code),
+    }
+    return pl.DataFrame(columns).with_columns(
+        _time("time"),
+        _time("end_time"),
+        pl.col("numeric_value").fill_nan(None),
+        pl.when(pl.col("visit_id") > 0).then(pl.col("visit_id").cast(pl.Int64)).alias("visit_id"),
     )
-    return frame.with_columns(visit_id=pl.when(pl.col("visit_id") > 0).then("visit_id"))
 
 
-def _times(minute: Ints, missing: pl.Series) -> pl.Series:
-    times = pl.Series(np.where(minute == NEVER, 0, minute) * _MICROSECONDS).cast(pl.Datetime("us"))
-    return times.to_frame("time").select(pl.when(~missing).then("time"))["time"]
+def _time(column: str) -> pl.Expr:
+    microseconds = pl.col(column).cast(pl.Int64) * _MICROSECONDS
+    return pl.when(pl.col(column) != NEVER).then(microseconds.cast(pl.Datetime("us"))).alias(column)
