@@ -94,11 +94,12 @@ def load(path: str | Path) -> Run:
         raise RunError(
             f"{folder} has run format {config.format_version}, expected {FORMAT_VERSION}", hint="fit it again"
         )
-    sizes = msgspec.convert(config.sizes, Sizes)
     family = models.family(config.model)
     try:
+        groups = tuple((first, last) for first, last in config.sizes["groups"])
+        sizes = Sizes(**{**config.sizes, "groups": groups})
         model_config = msgspec.convert(config.model_config, family.config)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, TypeError, ValueError, KeyError) as error:
         raise RunError(f"{folder}/config.json: {error}") from error
     blank = jax.eval_shape(lambda: models.create(config.model, sizes, model_config, 0))
     return Run(

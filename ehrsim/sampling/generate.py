@@ -14,8 +14,8 @@ from ehrsim import events, runs
 from ehrsim.errors import UsageError
 from ehrsim.progress import Progress, silent
 from ehrsim.runs import Run
+from ehrsim.sampling.blocks import BLOCK, SampleReport, sample
 from ehrsim.sampling.conditions import Conditions
-from ehrsim.sampling.sample import BLOCK, SampleReport, sample
 from ehrsim.visits import decode
 
 SLOTS = 256

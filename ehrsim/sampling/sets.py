@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-POINTS = 32
+POINTS = 24
 """Flips drawn a set before the dense draw takes over."""
 
 
