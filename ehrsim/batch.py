@@ -1,6 +1,7 @@
 """The arrays that training, models and sampling exchange. Bins are those of `ehrsim.visits.scales`.
 
-Axis names: N patients, R rows, T steps, K event places, `...` any leading axes (R, T in training, slots in sampling).
+Axis names: N patients, R rows, T steps, K event places,
+M events, `...` any leading axes (R, T in training, slots in sampling).
 """
 
 from __future__ import annotations
@@ -118,6 +119,10 @@ class Batch(NamedTuple):
     """(R, T) bool, the gap of the step is known."""
     visit: Visit
     """Leading axes (R, T)."""
+    events: tuple[Array, Array, Array]
+    """(M,) int32 each: row, step and place of every event; padding points at 0, 0, 0."""
+    real_event: Array
+    """(M,) bool, False for padding events."""
 
     @property
     def steps(self) -> Any:

@@ -30,8 +30,8 @@ from ehrsim.errors import InputError, RunError, UsageError
 from ehrsim.outputs import atomic_file
 from ehrsim.progress import Progress, silent
 from ehrsim.runs import Run, RunConfig
-from ehrsim.visits import Sequences, encode, packing
-from ehrsim.visits.packing import Shape, Table
+from ehrsim.visits import Sequences, encode, packing, table
+from ehrsim.visits.packing import Shape
 from ehrsim.visits.scales import Scales, fit_scales
 
 DAY = 86_400
@@ -74,8 +74,8 @@ class Data(NamedTuple):
     vocabulary: vocabulary.Vocabulary
     scales: Scales
     sizes: Sizes
-    train: Table
-    tuning: Table
+    train: table.Table
+    tuning: table.Table
     shape: Shape
     provenance: dict[str, Any]
 
@@ -137,25 +137,25 @@ def prepare(events: str | Path | pl.LazyFrame, config: TrainingConfig) -> Data:
     sequences, encoded = encode(frame, vocab, step_seconds=step_seconds)
     held, _ = encode(tuning.collect(), vocab, step_seconds=step_seconds)
     scales = fit_scales(sequences, vocab, step_seconds)
-    sizes = packing.sizes(vocab, scales, packing.suggest_places(sequences))
-    table, tabulated = packing.tabulate(sequences, scales, sizes)
-    if not table.patients:
+    sizes = table.sizes(vocab, scales, table.suggest_places(sequences))
+    steps, tabulated = table.tabulate(sequences, scales, sizes)
+    if not steps.patients:
         raise InputError("no training patient has a visit or a known life span", hint="see ehrsim inspect")
-    tuning_table = packing.tabulate(held, scales, sizes)[0] if held.patients else table
+    tuning_steps = table.tabulate(held, scales, sizes)[0] if held.patients else steps
     provenance = {
         "software": {name: version(name) for name in ("ehrsim", "jax", "flax", "optax", "numpy", "polars")},
         "data": {
             "sha256": _fingerprint(sequences),
-            "train_patients": table.patients,
-            "tuning_patients": tuning_table.patients if held.patients else 0,
+            "train_patients": steps.patients,
+            "tuning_patients": tuning_steps.patients if held.patients else 0,
             "steps": len(sequences.time),
             "events": len(sequences.entry),
         },
         "vocabulary": msgspec.to_builtins(vocabulary_report),
         "left_out": {**encoded.left_out, **tabulated._asdict()},
     }
-    shape = packing.suggest_shape(table, config.steps_per_batch)
-    return Data(vocab, scales, sizes, table, tuning_table, shape, provenance)
+    shape = packing.suggest_shape(steps, config.steps_per_batch)
+    return Data(vocab, scales, sizes, steps, tuning_steps, shape, provenance)
 
 
 def _split(events: str | Path | pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:

@@ -29,17 +29,19 @@ class Memory(NamedTuple):
     """(..., V) float32, 1 for codes of any step before."""
 
 
-class Attributes(NamedTuple):
-    """Logits for each event place: repetition, offset, value and duration bins."""
+At = tuple[Array, ...]
+"""Chosen places: index arrays (M,) into the axes of `Visit.codes`; most places are empty, so not all are scored."""
 
-    repeat: Array
-    """(..., K)"""
+
+class Attributes(NamedTuple):
+    """Logits of offset, value and duration bins at chosen places."""
+
     offset: Array
-    """(..., K, offsets)"""
+    """(M, offsets)"""
     value: Array
-    """(..., K, values)"""
+    """(M, values)"""
     duration: Array
-    """(..., K, durations)"""
+    """(M, durations)"""
 
 
 class Heads(NamedTuple):
@@ -53,7 +55,9 @@ class Heads(NamedTuple):
     """given kind and gap -> (..., clocks)"""
     codes: Callable[[int, Visit], Array]
     """of a group, given kind, gap, age, year and the codes of earlier groups -> (..., codes of the group)"""
-    attributes: Callable[[Visit], Attributes]
+    repeat: Callable[[Visit, At], Array]
+    """given all codes -> (M,) that the code of a place occurs once more"""
+    attributes: Callable[[Visit, At], Attributes]
     """given all codes and their last values"""
     length: Callable[[Visit], Array]
     """given all codes -> (..., lengths)"""
@@ -154,8 +158,7 @@ def visit_log_probability(heads: Heads, batch: Batch, sizes: Sizes) -> dict[str,
     for group in range(len(sizes.groups)):
         codes = codes + set_log_probability(heads.codes(group, visit), visit.codes, sizes.groups[group])
     parts["codes"] = jnp.where(inner, codes, 0.0)
-    events = attribute_log_probability(heads.attributes(visit), visit)
-    return parts | {name: jnp.where(inner, part, 0.0) for name, part in events.items()}
+    return parts | _events_log_probability(heads, batch)
 
 
 def set_log_probability(logits: Array, codes: Array, bounds: tuple[int, int]) -> Array:
@@ -174,18 +177,23 @@ def is_distinct(codes: Array) -> Array:
     return (codes > 0) & (codes != before)
 
 
-def attribute_log_probability(attributes: Attributes, visit: Visit) -> dict[str, Array]:
-    """Log-probability (...) of repetitions, offsets, values and durations, summed over the places."""
-    present = visit.codes > 0
-    again = present & ~is_distinct(visit.codes)
-    after = jnp.concatenate([visit.codes[..., 1:], jnp.zeros_like(visit.codes[..., :1])], axis=-1)
-    closes = present & (after != visit.codes)
-    repeat = -jnp.where(again, softplus(-attributes.repeat), 0.0) - jnp.where(closes, softplus(attributes.repeat), 0.0)
-    parts = {"repeat": repeat.sum(-1)}
-    for name in ("offset", "value", "duration"):
-        scored = log_probability(getattr(attributes, name), getattr(visit, name))
-        parts[name] = jnp.where(present, scored, 0.0).sum(-1)
-    return parts
+def _events_log_probability(heads: Heads, batch: Batch) -> dict[str, Array]:
+    """Log-probability (R, T) of repetitions, offsets, values and durations, summed over the events of each step."""
+    visit, at = batch.visit, batch.events
+    distinct = is_distinct(visit.codes)
+    last = jnp.concatenate([distinct[..., 1:] | (visit.codes[..., 1:] == 0), jnp.ones_like(distinct[..., :1])], axis=-1)
+    repeat = heads.repeat(visit, at)
+    once_more = -jnp.where(distinct[at], 0.0, softplus(-repeat)) - jnp.where(last[at], softplus(repeat), 0.0)
+    attributes = heads.attributes(visit, at)
+    of_event = {"repeat": once_more} | {
+        name: log_probability(getattr(attributes, name), getattr(visit, name)[at])
+        for name in ("offset", "value", "duration")
+    }
+    nothing = jnp.zeros(batch.used.shape)
+    return {
+        name: nothing.at[at[0], at[1]].add(jnp.where(batch.real_event, scored, 0.0), mode="promise_in_bounds")
+        for name, scored in of_event.items()
+    }
 
 
 def origin_log_probability(origin: Origin, batch: Batch) -> Array:

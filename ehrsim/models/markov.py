@@ -12,7 +12,7 @@ from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, Attributes, Heads, Memory, Origin
+from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Origin
 from ehrsim.models.layers import table
 
 AGE_BANDS = (1.0, 5.0, 12.0, 18.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
@@ -87,13 +87,13 @@ class Markov(nnx.Module):
             copied = copied + memory.seen[..., first:last] * self.copy[...][1, first:last]
             return logits + static_logits[..., first:last] + copied
 
-        def attributes(visit: Visit) -> Attributes:
-            last_bin = jnp.where(visit.last_rank < 0, 0, 1 + (visit.last_rank * (sizes.values - 1)).astype(jnp.int32))
+        def attributes(visit: Visit, at: At) -> Attributes:
+            chosen, last_rank = visit.codes[at], visit.last_rank[at]
+            last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * (sizes.values - 1)).astype(jnp.int32))
             return Attributes(
-                repeat=self.repeat[...][visit.codes, 0],
-                offset=self.offset[...][visit.codes],
-                value=self.value[...][visit.codes] + self.last_value[...][last_bin],
-                duration=self.duration[...][visit.codes],
+                offset=self.offset[...][chosen],
+                value=self.value[...][chosen] + self.last_value[...][last_bin],
+                duration=self.duration[...][chosen],
             )
 
         return Heads(
@@ -101,6 +101,7 @@ class Markov(nnx.Module):
             gap=lambda visit: self.gap_table[...][previous * sizes.kinds + visit.kind],
             clock=lambda visit: self.clock_table[...][visit.kind],
             codes=codes,
+            repeat=lambda visit, at: self.repeat[...][visit.codes[at], 0],
             attributes=attributes,
             length=lambda visit: self.length_table[...][visit.kind],
         )

@@ -20,7 +20,7 @@ from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, Attributes, Heads, Memory, Origin
+from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Origin
 from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, normalise, table
 
 
@@ -136,8 +136,10 @@ class VisitDecoder(nnx.Module):
         self.attribute_state = Linear(width, narrow, rngs)
         self.attribute_code = table(sizes.vocabulary, narrow, rngs)
         self.attribute_last = Linear(4, narrow, rngs)
-        self.attribute_out = Linear(narrow, 1 + sizes.offsets + sizes.values + sizes.durations, rngs, 0.1)
-        self.attribute_bias = nnx.Param(jnp.zeros((sizes.vocabulary, 1 + sizes.offsets + sizes.durations)))
+        self.attribute_out = Linear(narrow, sizes.offsets + sizes.values + sizes.durations, rngs, 0.1)
+        self.attribute_bias = nnx.Param(jnp.zeros((sizes.vocabulary, sizes.offsets + sizes.durations)))
+        self.repeat_out = Linear(narrow, 1, rngs, 0.1)
+        self.repeat_bias = nnx.Param(jnp.zeros(sizes.vocabulary))
         self.last_value = nnx.Param(jnp.zeros((sizes.values, sizes.values)))
         self.last_gate = nnx.Param(jnp.zeros(sizes.vocabulary))
 
@@ -159,7 +161,8 @@ class VisitDecoder(nnx.Module):
                 jax.nn.silu(feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap])
             ),
             codes=lambda group, visit: self._codes(group, visit, body(visit), memory),
-            attributes=lambda visit: self._attributes(visit, body(visit)),
+            repeat=lambda visit, at: self._repeat(visit, body(visit), at),
+            attributes=lambda visit, at: self._attributes(visit, body(visit), at),
             length=lambda visit: self.length(jax.nn.silu(body(visit) + self._code_sum(visit, self.sizes.vocabulary))),
         )
 
@@ -179,24 +182,32 @@ class VisitDecoder(nnx.Module):
         seen = memory.seen[..., first:last] * (self.copy[...][1, first:last] + gates[..., 1:])
         return logits + previous + seen
 
-    def _attributes(self, visit: Visit, body: Array) -> Attributes:
-        sizes = self.sizes
-        state = self.attribute_state(jax.nn.silu(body + self._code_sum(visit, sizes.vocabulary)))
-        never = visit.last_rank < 0
-        rank = jnp.where(never, 0.0, 2 * visit.last_rank - 1)
-        recent = jnp.where(never, 0.0, jnp.exp(-visit.last_age))
+    def _of_codes(self, visit: Visit, body: Array, at: At) -> Array:
+        """(M, attribute_width) of the chosen places: the visit as a whole, the code, and its last value."""
+        state = self.attribute_state(jax.nn.silu(body + self._code_sum(visit, self.sizes.vocabulary)))
+        last_rank, last_age = visit.last_rank[at], visit.last_age[at]
+        never = last_rank < 0
+        rank = jnp.where(never, 0.0, 2 * last_rank - 1)
+        recent = jnp.where(never, 0.0, jnp.exp(-last_age))
         last = jnp.stack([never.astype(jnp.float32), rank, recent, rank * recent], axis=-1)
-        hidden = state[..., None, :] + self.attribute_code[...][visit.codes] + self.attribute_last(last)
-        out = self.attribute_out(jax.nn.silu(hidden))
-        bias = self.attribute_bias[...][visit.codes]
-        ends = 1, 1 + sizes.offsets, 1 + sizes.offsets + sizes.values
-        last_bin = jnp.where(never, 0, 1 + (visit.last_rank * (sizes.values - 1)).astype(jnp.int32))
-        gate = jax.nn.softplus(self.last_gate[...][visit.codes])[..., None]
+        hidden = state[at[:-1]] + self.attribute_code[...][visit.codes[at]] + self.attribute_last(last)
+        return jax.nn.silu(hidden)
+
+    def _repeat(self, visit: Visit, body: Array, at: At) -> Array:
+        return self.repeat_out(self._of_codes(visit, body, at))[..., 0] + self.repeat_bias[...][visit.codes[at]]
+
+    def _attributes(self, visit: Visit, body: Array, at: At) -> Attributes:
+        sizes = self.sizes
+        out = self.attribute_out(self._of_codes(visit, body, at))
+        codes, last_rank = visit.codes[at], visit.last_rank[at]
+        bias = self.attribute_bias[...][codes]
+        last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * (sizes.values - 1)).astype(jnp.int32))
+        gate = jax.nn.softplus(self.last_gate[...][codes])[..., None]
+        after = sizes.offsets + sizes.values
         return Attributes(
-            repeat=out[..., 0] + bias[..., 0],
-            offset=out[..., ends[0] : ends[1]] + bias[..., 1 : ends[1]],
-            value=out[..., ends[1] : ends[2]] + gate * self.last_value[...][last_bin],
-            duration=out[..., ends[2] :] + bias[..., ends[1] :],
+            offset=out[..., : sizes.offsets] + bias[..., : sizes.offsets],
+            value=out[..., sizes.offsets : after] + gate * self.last_value[...][last_bin],
+            duration=out[..., after:] + bias[..., sizes.offsets :],
         )
 
 

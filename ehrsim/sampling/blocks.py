@@ -12,9 +12,10 @@ import numpy as np
 from ehrsim.errors import UsageError
 from ehrsim.models.base import PatientModel
 from ehrsim.progress import Progress, silent
+from ehrsim.sampling.advance import advance
 from ehrsim.sampling.conditions import Conditions, tables_for
 from ehrsim.sampling.rows import Rows, to_sequences
-from ehrsim.sampling.slots import Row, Slots, Tables, advance, empty_slots
+from ehrsim.sampling.slots import Row, Slots, Tables, empty_slots
 from ehrsim.visits.scales import Scales
 from ehrsim.visits.sequences import Sequences
 from ehrsim.vocabulary import Vocabulary

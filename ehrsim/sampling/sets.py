@@ -26,8 +26,8 @@ class Draw(NamedTuple):
 
     codes: Array
     """(B, places) int32 positions from 1 in ascending order, 0 where empty (at the end)."""
-    truncated: Array
-    """(B,) bool: more codes were drawn than there are places; the highest are missing."""
+    number: Array
+    """(B,) int32 codes drawn; where there are more than places, the highest are missing."""
 
 
 def uniforms_needed() -> int:
@@ -41,37 +41,37 @@ def draw_set(logits: Array, uniforms: Array, keys: Array, places: int) -> Draw:
     `uniforms` (B, uniforms_needed()) in (0, 1); `keys` (B,) are used only in rows with more than `POINTS` flips, which
     are drawn densely.
     """
-    size = logits.shape[-1]
+    rows, size = logits.shape
     if size == 0:
-        return Draw(jnp.zeros((logits.shape[0], places), jnp.int32), jnp.zeros(logits.shape[0], bool))
-    present = logits > 0
+        return Draw(jnp.zeros((rows, places), jnp.int32), jnp.zeros(rows, jnp.int32))
+    likelier = logits > 0
     flips, overflow = _points(jnp.log1p(jnp.exp(-jnp.abs(logits))), uniforms)
-    granted = _first_present(present, places)
-    was_present = jnp.take_along_axis(present, jnp.maximum(flips - 1, 0), axis=-1) & (flips > 0)
-    removed = ((granted[:, :, None] == flips[:, None, :]) & (flips[:, None, :] > 0)).any(-1)
-    kept = jnp.where(removed, 0, granted)
-    added = jnp.where(was_present, 0, flips)
-    merged = compact(jnp.concatenate([kept, added], axis=-1))
-    sparse = Draw(merged[:, :places], (merged[:, places:] > 0).any(-1) | (present.sum(-1) > places))
+    flipped = jnp.zeros((rows, size + 1), bool)
+    flipped = flipped.at[jnp.arange(rows)[:, None], flips].set(True, mode="promise_in_bounds")[:, 1:]
+    sparse = likelier ^ flipped
 
-    def dense(_: None) -> Draw:
+    def dense(_: None) -> Array:
         draws = jax.vmap(lambda key: jax.random.uniform(key, (size,)))(keys)
-        hit = draws < jax.nn.sigmoid(logits)
-        return Draw(_first_present(hit, places), hit.sum(-1) > places)
+        return jnp.where(overflow[:, None], draws < jax.nn.sigmoid(logits), sparse)
 
-    full = jax.lax.cond(overflow.any(), dense, lambda _: sparse, None)
-    return Draw(
-        jnp.where(overflow[:, None], full.codes, sparse.codes), jnp.where(overflow, full.truncated, sparse.truncated)
-    )
+    drawn = jax.lax.cond(overflow.any(), dense, lambda _: sparse, None)
+    return _first_present(drawn, places)
 
 
-def compact(codes: Array) -> Array:
-    """Distinct codes of each row in ascending order, zeros at the end."""
-    beyond = 2**31 - 1
-    ordered = jnp.sort(jnp.where(codes > 0, codes, beyond), axis=-1)
-    before = jnp.concatenate([jnp.zeros_like(ordered[:, :1]), ordered[:, :-1]], axis=-1)
-    ordered = jnp.sort(jnp.where(ordered == before, beyond, ordered), axis=-1)
-    return jnp.where(ordered == beyond, 0, ordered)
+def join_sets(draws: list[Draw], starts: list[int], places: int) -> Draw:
+    """One set of several over ranges of indices that follow each other, the first index of each given in `starts`."""
+    counts = jnp.stack([draw.number for draw in draws], axis=-1)
+    shown = jnp.minimum(counts, places)
+    upto = jnp.cumsum(shown, axis=-1)
+    place = jnp.arange(places)
+    part = (place[None, :, None] >= upto[:, None, :]).sum(-1)
+    real = part < len(draws)
+    part = jnp.minimum(part, len(draws) - 1)
+    within = place - jnp.take_along_axis(upto - shown, part, axis=-1)
+    shifted = [jnp.where(d.codes > 0, d.codes + start - 1, 0) for d, start in zip(draws, starts, strict=True)]
+    source = jnp.where(real, part * places + within, 0)
+    codes = jnp.take_along_axis(jnp.concatenate(shifted, axis=-1), source, axis=-1)
+    return Draw(jnp.where(real, codes, 0), counts.sum(-1))
 
 
 def _blocks(x: Array) -> Array:
@@ -109,8 +109,8 @@ def _points(rates: Array, uniforms: Array) -> tuple[Array, Array]:
     ]
 
 
-def _first_present(present: Array, places: int) -> Array:
-    """Positions from 1 of the first `places` true entries of each row of (B, V), 0 where there are fewer."""
+def _first_present(present: Array, places: int) -> Draw:
+    """Positions from 1 of the first `places` true entries of each row of (B, V), and how many there are."""
     within = _prefix(_blocks(present.astype(jnp.float32)))
     of_block = _prefix(within[:, :, -1])
     rank = jnp.arange(places, dtype=jnp.float32) + 0.5
@@ -120,7 +120,8 @@ def _first_present(present: Array, places: int) -> Array:
     before = jnp.take_along_axis(of_block - within[:, :, -1], block, axis=1)
     rows = jnp.take_along_axis(within, block[:, :, None], axis=1)
     place = ((rank[None, :] - before)[:, :, None] > rows).sum(-1)
-    return jnp.where(found, 1 + block * within.shape[-1] + place, 0).astype(jnp.int32)
+    codes = jnp.where(found, 1 + block * within.shape[-1] + place, 0).astype(jnp.int32)
+    return Draw(codes, of_block[:, -1].astype(jnp.int32))
 
 
 def draw_index(logits: Array, uniform: Array) -> Array:

@@ -1,9 +1,4 @@
-"""The device side of sampling: slots that each carry one patient along, and take the next one when its record ends.
-
-Every random number comes from the key of (seed, patient, attempt, visit), so that neither the number of slots, nor
-their order, nor the number of patients has any influence on a patient. A patient who does not meet the conditions asked
-for is drawn again (`attempt`) until one does.
-"""
+"""Slots: each carries one patient along on the device, and takes the next one when the record ends."""
 
 from __future__ import annotations
 
@@ -12,15 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ehrsim.batch import Context, Sizes, Visit
-from ehrsim.models.base import Attributes, Heads, Memory, PatientModel, is_distinct, multi_hot
-from ehrsim.sampling.sets import Draw, compact, draw_index, draw_set, uniforms_needed
+from ehrsim.batch import Context, Visit
+from ehrsim.models.base import PatientModel
 
 Array = jax.Array
-YEAR = 365.25 * 86_400.0
-EPOCH_2000 = 946_684_800.0
-SINGLE = 14
-"""Uniforms a step that are drawn once for the whole step."""
 
 
 class Tables(NamedTuple):
@@ -120,7 +110,7 @@ def empty_slots(model: PatientModel, tables: Tables, first: int, slots: int) -> 
         time=jnp.zeros(slots, jnp.int32),
         context=context,
         state=state,
-        visit=_blank_visit(slots, sizes.places),
+        visit=blank_visit(slots, sizes.places),
         seen=jnp.zeros((slots, sizes.vocabulary), jnp.float32),
         last_rank=jnp.full((slots, sizes.vocabulary), -1.0, jnp.float32),
         last_time=jnp.zeros((slots, sizes.vocabulary), jnp.float32),
@@ -137,7 +127,8 @@ def _blank_context(tables: Tables, slots: int) -> Context:
     )
 
 
-def _blank_visit(slots: int, places: int) -> Visit:
+def blank_visit(slots: int, places: int) -> Visit:
+    """No visit at all, in every slot."""
     whole, real = jnp.zeros(slots, jnp.int32), jnp.zeros(slots, jnp.float32)
     whole_places, real_places = jnp.zeros((slots, places), jnp.int32), jnp.zeros((slots, places), jnp.float32)
     return Visit(
@@ -154,259 +145,4 @@ def _blank_visit(slots: int, places: int) -> Visit:
         duration=whole_places,
         last_rank=real_places - 1,
         last_age=real_places,
-    )
-
-
-def advance(
-    model: PatientModel, tables: Tables, seed: Array, end: Array, longest: Array, slots: Slots
-) -> tuple[Slots, Row]:
-    """Draw one step in every slot.
-
-    `seed` is the run's key; patients from index `end` on are not drawn; a record ends at `longest` steps at the latest.
-    """
-    sizes = model.sizes
-    keys = jax.vmap(lambda p, a, v: _fold(seed, p, a, v))(slots.patient, slots.attempt, slots.visit_number)
-    uniform = _Uniforms(jax.vmap(lambda key: jax.random.uniform(key, (_needed(sizes),), minval=1e-7))(keys), sizes)
-    first = slots.visit_number == 0
-    slots, first_gap = _begin(model, tables, keys, first, slots, uniform)
-    memory = Memory(previous=multi_hot(slots.visit.codes, sizes.vocabulary) * ~first[:, None], seen=slots.seen)
-    state, heads = model.step(_purpose(keys, 1), slots.state, slots.visit, first, memory)
-    visit, time, terminal = _when(heads, tables, sizes, slots, first, first_gap, longest, uniform)
-    drawn = _codes(heads, visit, sizes, keys, uniform)
-    codes = jnp.where(terminal[:, None], 0, drawn.codes)
-    visit = _with_history(visit._replace(codes=codes), slots)
-    visit, truncated = _attributes(heads.attributes(visit), visit, tables, sizes, uniform)
-    length = draw_index(heads.length(visit), uniform.one(2))
-    visit = visit._replace(length=jnp.where((visit.kind > 0) & (visit.kind < sizes.continues), length, 0))
-    remembered = _remember(slots, visit)
-    accepted = terminal & _accepts(tables, sizes, remembered, visit)
-    row = Row(
-        patient=slots.patient,
-        attempt=slots.attempt,
-        origin=slots.origin,
-        origin_clock=uniform.one(8),
-        statics=slots.context.statics,
-        time=time,
-        kind=visit.kind,
-        clock=visit.clock,
-        clock_within=uniform.one(3),
-        length=visit.length,
-        length_within=uniform.one(4),
-        codes=visit.codes,
-        offset=visit.offset,
-        offset_within=jnp.take_along_axis(uniform.places(4, sizes.offsets), visit.offset, axis=-1),
-        value=visit.value,
-        rank=visit.rank,
-        duration=visit.duration,
-        duration_within=uniform.places(5, sizes.places),
-        accepted=accepted,
-        truncated=drawn.truncated | truncated,
-    )
-    return _next(remembered._replace(state=state, visit=visit, time=time), terminal, accepted, end), row
-
-
-def _fold(seed: Array, patient: Array, attempt: Array, visit: Array) -> Array:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(seed, patient), attempt), visit)
-
-
-def _purpose(keys: Array, purpose: int) -> Array:
-    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
-
-
-def _needed(sizes: Sizes) -> int:
-    return SINGLE + len(sizes.groups) * uniforms_needed() + 5 * sizes.places + sizes.offsets
-
-
-class _Uniforms:
-    """The uniforms of one step of every slot, by purpose: single ones, those of each set, and those of the places."""
-
-    def __init__(self, numbers: Array, sizes: Sizes) -> None:
-        self._numbers, self._sizes = numbers, sizes
-
-    def one(self, purpose: int) -> Array:
-        """(B,) one number a slot."""
-        return self._numbers[:, purpose]
-
-    def set(self, group: int) -> Array:
-        """(B, uniforms_needed()) numbers of a group of codes."""
-        first = SINGLE + group * uniforms_needed()
-        return self._numbers[:, first : first + uniforms_needed()]
-
-    def places(self, purpose: int, count: int) -> Array:
-        """(B, count): purposes 0 to 3 and 5 have K numbers each, purpose 4 has as many as there are offset bins."""
-        first = SINGLE + len(self._sizes.groups) * uniforms_needed()
-        first += 4 * self._sizes.places if purpose == 4 else purpose * self._sizes.places
-        first += self._sizes.offsets - self._sizes.places if purpose == 5 else 0
-        return self._numbers[:, first : first + count]
-
-
-def _inside(knots: Array, bins: Array, uniform: Array) -> Array:
-    """The whole number at a fraction of a histogram bin."""
-    position = uniform * (knots.shape[1] - 1)
-    lower = jnp.minimum(position.astype(jnp.int32), knots.shape[1] - 2)
-    left, right = knots[bins, lower], knots[bins, lower + 1]
-    return jnp.round(left + (position - lower) * (right - left)).astype(jnp.int32)
-
-
-def _begin(
-    model: PatientModel, tables: Tables, keys: Array, first: Array, slots: Slots, uniform: _Uniforms
-) -> tuple[Slots, Array]:
-    """Slots whose patient is new get a context, a state and an origin; also the bins to the first step."""
-    profile = jnp.searchsorted(tables.profile_weight, uniform.one(9) * tables.profile_weight[-1], side="right")
-    offer = jnp.searchsorted(tables.offer_weight, uniform.one(10) * tables.offer_weight[-1], side="right")
-    drawn = Context(
-        statics=tables.profiles[jnp.minimum(profile, tables.profiles.shape[0] - 1)],
-        outcome=jnp.full_like(slots.context.outcome, tables.outcome),
-        codes=tables.offered[jnp.minimum(offer, tables.offered.shape[0] - 1)],
-        first_age=slots.context.first_age,
-    )
-    context = jax.tree.map(lambda new, old: _where(first, new, old), drawn, slots.context)
-    state, logits = model.start(_purpose(keys, 2), context)
-    state = jax.tree.map(lambda new, old: _where(first, new, old), state, slots.state)
-    origin = _inside(tables.origin_knots, draw_index(logits.origin, uniform.one(0)), uniform.one(5))
-    to_first = _inside(tables.first_gap_knots, draw_index(logits.first_gap, uniform.one(1)), uniform.one(6))
-    origin = jnp.where(first, origin, slots.origin)
-    blank = _blank_visit(first.shape[0], slots.visit.codes.shape[1])
-    return slots._replace(
-        context=context,
-        state=state,
-        origin=origin,
-        time=jnp.where(first, origin, slots.time),
-        visit=jax.tree.map(lambda new, old: _where(first, new, old), blank, slots.visit),
-        seen=jnp.where(first[:, None], 0.0, slots.seen),
-        last_rank=jnp.where(first[:, None], -1.0, slots.last_rank),
-        last_time=jnp.where(first[:, None], 0.0, slots.last_time),
-    ), jnp.where(tables.births_known, to_first, 0)
-
-
-def _where(mask: Array, new: Array, old: Array) -> Array:
-    return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
-
-
-def _when(
-    heads: Heads,
-    tables: Tables,
-    sizes: Sizes,
-    slots: Slots,
-    first: Array,
-    first_gap: Array,
-    longest: Array,
-    uniform: _Uniforms,
-) -> tuple[Visit, Array, Array]:
-    """Kind, gap, age and clock of the next step, its time bin, and whether it ends the record."""
-    logits = heads.kind()
-    impossible = first[:, None] & (jnp.arange(sizes.kinds) == sizes.continues)
-    kind = draw_index(jnp.where(impossible, -jnp.inf, logits), uniform.one(7))
-    visit = slots.visit._replace(kind=kind)
-    gap = jnp.where(first, 0, draw_index(heads.gap(visit), uniform.one(11)))
-    bins = jnp.where(first, first_gap, _inside(tables.gap_knots, gap, uniform.one(12)))
-    time = slots.time + bins
-    over = (time > tables.horizon) | (slots.visit_number + 1 >= longest)
-    kind = jnp.where(over & (kind < sizes.death), sizes.end, kind)
-    time = jnp.minimum(time, jnp.maximum(tables.horizon, slots.time))
-    visit = visit._replace(
-        kind=kind,
-        gap=gap,
-        age=(time - slots.origin).astype(jnp.float32) * tables.step_seconds / YEAR,
-        year=(time.astype(jnp.float32) * tables.step_seconds - EPOCH_2000) / YEAR,
-    )
-    visit = visit._replace(clock=draw_index(heads.clock(visit), uniform.one(13)))
-    return visit, time, kind >= sizes.death
-
-
-def _codes(heads: Heads, visit: Visit, sizes: Sizes, keys: Array, uniform: _Uniforms) -> Draw:
-    """The codes of a step, group after group."""
-    places = sizes.places
-    codes = jnp.zeros_like(visit.codes)
-    truncated = jnp.zeros(visit.kind.shape, bool)
-    for group, (start, stop) in enumerate(sizes.groups):
-        if start == stop:
-            continue
-        logits = heads.codes(group, visit._replace(codes=codes))
-        drawn = draw_set(logits, uniform.set(group), _purpose(keys, 3 + group), places)
-        shifted = jnp.where(drawn.codes > 0, drawn.codes + start - 1, 0)
-        merged = compact(jnp.concatenate([codes, shifted], axis=-1))
-        codes = merged[:, :places]
-        truncated = truncated | drawn.truncated | (merged[:, places:] > 0).any(-1)
-    return Draw(codes, truncated)
-
-
-def _with_history(visit: Visit, slots: Slots) -> Visit:
-    """The visit with the last value of each of its codes."""
-    last_rank = jnp.take_along_axis(slots.last_rank, visit.codes, axis=-1)
-    last_time = jnp.take_along_axis(slots.last_time, visit.codes, axis=-1)
-    known = (visit.codes > 0) & (last_rank >= 0)
-    return visit._replace(
-        last_rank=jnp.where(known, last_rank, -1.0),
-        last_age=jnp.where(known, visit.age[:, None] - last_time, 0.0),
-    )
-
-
-def _attributes(
-    attributes: Attributes, visit: Visit, tables: Tables, sizes: Sizes, uniform: _Uniforms
-) -> tuple[Visit, Array]:
-    """Repeat codes, then draw offset, value and duration at every place."""
-    places = sizes.places
-    again = -jnp.log(uniform.places(0, places)) / jnp.maximum(jax.nn.softplus(-attributes.repeat), 1e-6)
-    copies = jnp.where(is_distinct(visit.codes), 1 + jnp.minimum(again, places).astype(jnp.int32), 0)
-    upto = jnp.cumsum(copies, axis=-1)
-    place = jnp.arange(places)
-    source = (place[None, :, None] >= upto[:, None, :]).sum(-1)
-    real = place[None, :] < upto[:, -1:]
-    source = jnp.minimum(source, places - 1)
-
-    def pick(values: Array) -> Array:
-        index = source if values.ndim == 2 else source[:, :, None]
-        return jnp.take_along_axis(values, index, axis=1)
-
-    codes = jnp.where(real, pick(visit.codes), 0)
-    value = draw_index(pick(attributes.value), uniform.places(1, places))
-    value = jnp.where(real & tables.valued[codes], value, 0)
-    duration = draw_index(pick(attributes.duration), uniform.places(5, places))
-    rank = (value - 1 + uniform.places(2, places)) / (sizes.values - 1)
-    drawn = visit._replace(
-        codes=codes,
-        offset=jnp.where(real, draw_index(pick(attributes.offset), uniform.places(3, places)), 0),
-        value=value,
-        rank=jnp.where(value > 0, rank, 0.0),
-        duration=jnp.where(real & tables.ended[codes], duration, 0),
-        last_rank=jnp.where(real, pick(visit.last_rank), -1.0),
-        last_age=jnp.where(real, pick(visit.last_age), 0.0),
-    )
-    return drawn, upto[:, -1] > places
-
-
-def _remember(slots: Slots, visit: Visit) -> Slots:
-    """Add the step to what is known of the patient's codes and values."""
-    rows = jnp.arange(visit.codes.shape[0])[:, None]
-    measured = jnp.where(visit.value > 0, visit.codes, 0)
-    age = jnp.broadcast_to(visit.age[:, None], measured.shape)
-    return slots._replace(
-        seen=slots.seen.at[rows, visit.codes].set(1.0, mode="promise_in_bounds").at[:, 0].set(0.0),
-        last_rank=slots.last_rank.at[rows, measured].set(visit.rank, mode="promise_in_bounds").at[:, 0].set(-1.0),
-        last_time=slots.last_time.at[rows, measured].set(age, mode="promise_in_bounds"),
-        visit_number=slots.visit_number + 1,
-    )
-
-
-def _accepts(tables: Tables, sizes: Sizes, slots: Slots, visit: Visit) -> Array:
-    """Whether the record that ends with `visit` meets the conditions."""
-    has = slots.seen > 0
-    required = (has[:, None, :] & tables.required[None]).any(-1).all(-1)
-    excluded = (has & tables.excluded[None]).any(-1)
-    in_age = (visit.age >= tables.age_range[0]) & (visit.age < tables.age_range[1])
-    outcome = (tables.outcome == 0) | (visit.kind == jnp.where(tables.outcome == 2, sizes.death, sizes.end))
-    accepted: Array = required & ~excluded & in_age & outcome
-    return accepted
-
-
-def _next(slots: Slots, terminal: Array, accepted: Array, end: Array) -> Slots:
-    """Hand the next patients to the slots whose record was accepted; draw the rejected ones again."""
-    order = jnp.cumsum(accepted.astype(jnp.int32))
-    fresh = jnp.minimum(slots.waiting + order - 1, end)
-    return slots._replace(
-        patient=jnp.where(accepted, fresh, slots.patient),
-        attempt=jnp.where(accepted, 0, slots.attempt + (terminal & ~accepted)),
-        visit_number=jnp.where(terminal, 0, slots.visit_number),
-        waiting=jnp.minimum(slots.waiting + order[-1], end),
     )

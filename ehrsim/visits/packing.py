@@ -1,4 +1,4 @@
-"""Visit sequences to packed batches: several patients to a row, every step and event in bins, little padding."""
+"""Packing: batches of fixed shape with several patients to a row, and little padding."""
 
 from __future__ import annotations
 
@@ -8,286 +8,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ehrsim.batch import Batch, Context, Sizes, Visit
-from ehrsim.visits.scales import (
-    AT_END,
-    AT_START,
-    VALUE_BINS,
-    YEAR,
-    Scales,
-    origins,
-)
-from ehrsim.visits.sequences import CONTINUES, MISSING, Int32, Int64, Sequences, offsets_of
-from ehrsim.vocabulary import Vocabulary
+from ehrsim.batch import Batch, Context, Visit
+from ehrsim.visits.sequences import Int32, Int64, offsets_of
+from ehrsim.visits.table import Table
 
-EPOCH_2000 = 946_684_800
 CONTEXT_CODES = 4
 """Codes offered as context in training: a random few of those the patient ever has."""
 
 
-class Table(NamedTuple):
-    """All steps of a data set in bins: the whole of a `Batch` but for packing. Steps of a patient are contiguous."""
-
-    step_offsets: Int64
-    context_statics: Int32
-    outcome: Int32
-    first_age: NDArray[np.float32]
-    origin: Int32
-    first_gap: Int32
-    timed: NDArray[np.bool_]
-    visit: Visit
-    code_offsets: Int64
-    """Offsets into `distinct_codes`, by patient."""
-    distinct_codes: Int32
-
-    @property
-    def patients(self) -> int:
-        """Number of patients."""
-        return len(self.outcome)
-
-
-def sizes(vocabulary: Vocabulary, scales: Scales, places: int) -> Sizes:
-    """The sizes that a vocabulary and scales give a model."""
-    return Sizes(
-        vocabulary=vocabulary.size,
-        groups=vocabulary.group_bounds,
-        kinds=len(vocabulary.visit_types) + 4,
-        statics=len(vocabulary.statics) + 1,
-        gaps=scales.gap.bins,
-        first_gaps=scales.first_gap.bins,
-        origins=scales.origin.bins,
-        clocks=scales.clock.bins,
-        lengths=scales.length.bins + 1,
-        offsets=scales.offset.bins + 2,
-        values=VALUE_BINS + 1,
-        durations=9,
-        places=places,
-    )
-
-
-def suggest_places(sequences: Sequences) -> int:
-    """Event places a step: enough for 99 % of the steps, a multiple of 8 from 8 to 64; longer steps are split."""
-    events = np.diff(sequences.event_offsets)
-    needed = np.quantile(events, 0.99) if len(events) else 1
-    return int(np.clip(8 * np.ceil(needed / 8), 8, 64))
-
-
-class TableReport(NamedTuple):
-    """What was left out on the way to the table."""
-
-    patients_without_time: int
-    """Patients of whom neither a step nor both birth and end are known."""
-    steps_after_death: int
-    steps_split: int
-
-
-def tabulate(sequences: Sequences, scales: Scales, size: Sizes) -> tuple[Table, TableReport]:
-    """The table of the sequences. Steps after death, and patients without any, are left out and counted."""
-    whole_life = (sequences.birth != MISSING) & ((sequences.death != MISSING) | (sequences.end != MISSING))
-    usable = np.flatnonzero((np.diff(sequences.step_offsets) > 0) | whole_life)
-    kept = sequences.select(usable)
-    kept, late = _drop_after_death(kept)
-    split, extra = _split_steps(kept, size.places)
-    table = _table(split, scales, size)
-    return table, TableReport(sequences.patients - len(usable), late, extra)
-
-
-def _drop_after_death(sequences: Sequences) -> tuple[Sequences, int]:
-    owner = sequences.patient_of_step()
-    death = sequences.death[owner]
-    first = np.append(True, owner[1:] != owner[:-1])[: len(owner)]
-    keep = (death == MISSING) | (sequences.time <= death) | first
-    steps = np.flatnonzero(keep)
-    if len(steps) == len(owner):
-        return sequences, 0
-    event_keep = keep[sequences.step_of_event()]
-    return sequences._replace(
-        step_offsets=offsets_of(np.bincount(owner[steps], minlength=sequences.patients)),
-        time=sequences.time[steps],
-        kind=sequences.kind[steps],
-        visit=sequences.visit[steps],
-        length=sequences.length[steps],
-        end_value=sequences.end_value[steps],
-        event_offsets=offsets_of(np.diff(sequences.event_offsets)[steps]),
-        entry=sequences.entry[event_keep],
-        offset=sequences.offset[event_keep],
-        value=sequences.value[event_keep],
-        duration=sequences.duration[event_keep],
-    ), int(len(owner) - len(steps))
-
-
-def _split_steps(sequences: Sequences, places: int) -> tuple[Sequences, int]:
-    """Steps with more events than places go on in further steps of kind CONTINUES."""
-    counts = np.diff(sequences.event_offsets)
-    pieces = np.maximum(-(-counts // places), 1)
-    if (pieces == 1).all():
-        return sequences, 0
-    source = np.repeat(np.arange(len(counts)), pieces)
-    part = np.arange(len(source)) - np.repeat(offsets_of(pieces)[:-1], pieces)
-    lengths = np.minimum(counts[source] - part * places, places)
-    owner = sequences.patient_of_step()[source]
-    further = part > 0
-    return sequences._replace(
-        step_offsets=offsets_of(np.bincount(owner, minlength=sequences.patients)),
-        time=sequences.time[source],
-        kind=np.where(further, CONTINUES, sequences.kind[source]).astype(np.int32),
-        visit=sequences.visit[source],
-        length=np.where(further, MISSING, sequences.length[source]),
-        end_value=np.where(further, np.nan, sequences.end_value[source]).astype(np.float32),
-        event_offsets=offsets_of(lengths),
-    ), int(further.sum())
-
-
-def _table(sequences: Sequences, scales: Scales, size: Sizes) -> Table:
-    """Bins of every step, with one terminal step a patient appended."""
-    patients = sequences.patients
-    counts = np.diff(sequences.step_offsets)
-    step_offsets = offsets_of(counts + 1)
-    owner = sequences.patient_of_step()
-    rows = np.arange(len(owner)) + owner
-    last_rows = step_offsets[1:] - 1
-    total = int(step_offsets[-1])
-    origin_bin, has_birth = origins(sequences, scales.step_seconds)
-    time = np.zeros(total, np.int64)
-    time[rows] = sequences.time
-    time[last_rows] = _terminal_times(sequences)
-    step_bin = np.floor_divide(time, scales.step_seconds)
-    gap_bins = np.maximum(np.diff(step_bin, prepend=step_bin[:1]), 0)
-    patient_of_row = np.repeat(np.arange(patients), counts + 1)
-    start = np.zeros(total, bool)
-    start[step_offsets[:-1]] = True
-    timed = ~start
-    known_end = (sequences.death != MISSING) | (sequences.end != MISSING)
-    timed[last_rows] &= known_end
-    kind = np.zeros(total, np.int32)
-    kind[rows] = np.where(sequences.kind == CONTINUES, size.continues, sequences.kind)
-    dead = sequences.death != MISSING
-    kind[last_rows] = np.where(dead, size.death, size.end)
-    length = np.zeros(total, np.int32)
-    has_length = sequences.length != MISSING
-    length[rows[has_length]] = 1 + scales.length.assign(sequences.length[has_length])
-    since_origin = (step_bin - origin_bin[patient_of_row]) * float(scales.step_seconds)
-    age = (np.maximum(since_origin, 0) / YEAR).astype(np.float32)
-    year = ((time - EPOCH_2000) / YEAR).astype(np.float32)
-    first_bins = np.maximum(step_bin[step_offsets[:-1]] - origin_bin, 0)
-    events = _event_bins(sequences, scales, size, rows, total)
-    distinct, code_offsets = _distinct_codes(sequences)
-    return Table(
-        step_offsets=step_offsets,
-        context_statics=_static_rows(sequences),
-        outcome=np.where(dead, 2, 1).astype(np.int32),
-        first_age=age[step_offsets[:-1]],
-        origin=scales.origin.assign(origin_bin),
-        first_gap=np.where(has_birth, scales.first_gap.assign(first_bins), -1).astype(np.int32),
-        timed=timed,
-        visit=Visit(
-            kind=kind,
-            gap=np.where(timed, scales.gap.assign(gap_bins), 0).astype(np.int32),
-            clock=scales.clock.assign(time - step_bin * scales.step_seconds),
-            length=length,
-            age=age,
-            year=year,
-            **events,
-        ),
-        code_offsets=code_offsets,
-        distinct_codes=distinct,
-    )
-
-
-def _terminal_times(sequences: Sequences) -> Int64:
-    """Death, else end of observation, else the last step; never before the last step."""
-    has_steps = np.diff(sequences.step_offsets) > 0
-    last = np.where(has_steps, np.append(sequences.time, 0)[sequences.step_offsets[1:] - 1], sequences.birth)
-    moment = np.where(sequences.death != MISSING, sequences.death, sequences.end)
-    return np.maximum(np.where(moment != MISSING, moment, last), last)
-
-
-def _static_rows(sequences: Sequences) -> Int32:
-    """(P, S) statics of each patient, padded with 0."""
-    counts = np.diff(sequences.static_offsets)
-    width = max(int(counts.max(initial=0)), 1)
-    rows = np.zeros((sequences.patients, width), np.int32)
-    column = np.arange(len(sequences.statics)) - np.repeat(sequences.static_offsets[:-1], counts)
-    rows[np.repeat(np.arange(sequences.patients), counts), column] = sequences.statics
-    return rows
-
-
-def _distinct_codes(sequences: Sequences) -> tuple[Int32, Int64]:
-    owner = sequences.patient_of_step()[sequences.step_of_event()]
-    pairs = np.unique(np.stack([owner, sequences.entry.astype(np.int64)], axis=1), axis=0)
-    return pairs[:, 1].astype(np.int32), offsets_of(np.bincount(pairs[:, 0], minlength=sequences.patients))
-
-
-def _event_bins(
-    sequences: Sequences, scales: Scales, size: Sizes, rows: Int64, total: int
-) -> dict[str, NDArray[np.generic]]:
-    """The event fields of `Visit`, each (total, K)."""
-    step = sequences.step_of_event()
-    place = np.arange(len(step)) - np.repeat(sequences.event_offsets[:-1], np.diff(sequences.event_offsets))
-    dither = np.random.Generator(np.random.Philox(key=0)).random(len(step))
-    has_value = ~np.isnan(sequences.value)
-    has_value &= scales.values.known[sequences.entry]
-    rank = np.zeros(len(step), np.float32)
-    rank[has_value] = scales.values.rank(sequences.entry[has_value], sequences.value[has_value], dither[has_value])
-    value = np.where(has_value, 1 + (rank * VALUE_BINS).astype(np.int32), 0)
-    has_end = (sequences.duration != MISSING) & scales.durations.known[sequences.entry]
-    duration = np.zeros(len(step), np.int32)
-    fraction = scales.durations.rank(sequences.entry[has_end], sequences.duration[has_end], dither[has_end])
-    duration[has_end] = 1 + (fraction * (size.durations - 1)).astype(np.int32)
-    length = np.where(sequences.kind == CONTINUES, MISSING, sequences.length)[step]
-    offset = scales.offset.assign(sequences.offset) + 2
-    offset = np.where(sequences.offset == length, AT_END, offset)
-    offset = np.where(sequences.offset == 0, AT_START, offset)
-    last_rank, last_age = _last_values(sequences, rank, has_value)
-    columns = {
-        "codes": (sequences.entry, np.int32),
-        "offset": (offset, np.int32),
-        "value": (value, np.int32),
-        "rank": (rank, np.float32),
-        "duration": (duration, np.int32),
-        "last_rank": (last_rank, np.float32),
-        "last_age": (last_age, np.float32),
-    }
-    filled = {}
-    for name, (column, dtype) in columns.items():
-        grid = np.full((total, size.places), -1 if name == "last_rank" else 0, dtype)
-        grid[rows[step], place] = column
-        filled[name] = grid
-    return filled
-
-
-def _last_values(
-    sequences: Sequences, rank: NDArray[np.float32], has_value: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """For each event the rank of the code's last value in an earlier step (-1: none) and the years since then."""
-    step = sequences.step_of_event()
-    owner = sequences.patient_of_step()[step]
-    last_rank = np.full(len(step), -1, np.float32)
-    last_age = np.zeros(len(step), np.float32)
-    order = np.lexsort((np.arange(len(step)), sequences.entry, owner))
-    same_code = np.zeros(len(order), bool)
-    same_code[1:] = (owner[order][1:] == owner[order][:-1]) & (
-        sequences.entry[order][1:] == sequences.entry[order][:-1]
-    )
-    new_step = np.ones(len(order), bool)
-    new_step[1:] = ~same_code[1:] | (step[order][1:] != step[order][:-1])
-    group_start = np.maximum.accumulate(np.where(~same_code, np.arange(len(order)), 0))
-    block_start = np.maximum.accumulate(np.where(new_step, np.arange(len(order)), 0))
-    valued = np.maximum.accumulate(np.where(has_value[order], np.arange(len(order)), -1))
-    before = np.where(block_start > 0, valued[np.maximum(block_start - 1, 0)], -1)
-    found = (before >= group_start) & (block_start > group_start)
-    rows, sources = order[found], order[before[found]]
-    last_rank[rows] = rank[sources]
-    last_age[rows] = (sequences.time[step[rows]] - sequences.time[step[sources]]) / YEAR
-    return last_rank, last_age
-
-
 class Shape(NamedTuple):
-    """The fixed shape of batches: rows, steps a row, patients a batch."""
+    """The fixed shape of batches: rows, steps a row, patients and events a batch."""
 
     rows: int
     steps: int
     patients: int
+    events: int
 
 
 def suggest_shape(table: Table, steps_per_batch: int) -> Shape:
@@ -297,7 +32,10 @@ def suggest_shape(table: Table, steps_per_batch: int) -> Shape:
     steps = int(np.clip(2 ** np.ceil(np.log2(max(longest, 1))), 32, 512))
     rows = max(steps_per_batch // steps, 4)
     mean = max(float(np.minimum(lengths, steps).mean()), 1.0) if len(lengths) else 1.0
-    return Shape(rows, steps, int(np.ceil(1.25 * rows * steps / mean / 8)) * 8)
+    patients = int(np.ceil(1.25 * rows * steps / mean / 8)) * 8
+    density = int(table.events_before()[-1]) / max(len(table.visit.kind), 1)
+    longest_row = steps * table.visit.codes.shape[1]
+    return Shape(rows, steps, patients, max(int(np.ceil(1.25 * rows * steps * density / 64)) * 64, longest_row))
 
 
 def batches(table: Table, shape: Shape, order: Int64, code_key: int) -> Iterator[Batch]:
@@ -306,19 +44,22 @@ def batches(table: Table, shape: Shape, order: Int64, code_key: int) -> Iterator
     `code_key` seeds the choice of context codes.
     """
     lengths = np.minimum(np.diff(table.step_offsets), shape.steps)
+    before = table.events_before()
+    events = before[table.step_offsets[:-1] + lengths] - before[table.step_offsets[:-1]]
     rng = np.random.Generator(np.random.Philox(key=code_key))
     context_codes = _choose_codes(table, rng)
-    room = np.full(shape.rows, shape.steps)
+    room, event_room = np.full(shape.rows, shape.steps), shape.events
     placed: list[tuple[int, int, int]] = []
     for patient in order.tolist():
         length = int(lengths[patient])
         row = int(np.argmax(room >= length))
-        if room[row] < length or len(placed) == shape.patients:
+        if room[row] < length or len(placed) == shape.patients or event_room < events[patient]:
             yield _batch(table, shape, placed, lengths, context_codes)
             placed, row = [], 0
-            room[:] = shape.steps
+            room[:], event_room = shape.steps, shape.events
         placed.append((patient, row, shape.steps - int(room[row])))
         room[row] -= length
+        event_room -= int(events[patient])
     if placed:
         yield _batch(table, shape, placed, lengths, context_codes)
 
@@ -363,6 +104,9 @@ def _batch(
     start[rows, columns] = True
     real = np.zeros(shape.patients, bool)
     real[: len(patients)] = True
+    visit = Visit(*(grid(column) for column in table.visit))
+    found = np.nonzero(visit.codes)
+    spare = (0, shape.events - len(found[0]))
     return Batch(
         context=Context(
             statics=pad(table.context_statics),
@@ -377,5 +121,11 @@ def _batch(
         used=used,
         start=start,
         timed=grid(table.timed) & used,
-        visit=Visit(*(grid(column) for column in table.visit)),
+        visit=visit,
+        events=(_pad(found[0], spare), _pad(found[1], spare), _pad(found[2], spare)),
+        real_event=np.arange(shape.events) < len(found[0]),
     )
+
+
+def _pad(index: NDArray[np.integer], spare: tuple[int, int]) -> Int32:
+    return np.pad(index.astype(np.int32), spare)
