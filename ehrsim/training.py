@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -68,6 +69,30 @@ PRESETS: dict[str, TrainingConfig] = {
 }
 
 
+def training_config(preset: str, **changed: Any) -> TrainingConfig:
+    """The training configuration of a preset, with some fields changed; those given as None stay as they are.
+
+    Raises `UsageError` for an unknown preset or field, or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"unknown preset `{preset}`", hint=f"expected one of {', '.join(PRESETS)}")
+    given = {name: value for name, value in changed.items() if value is not None}
+    for name, least in (("max_steps", 1), ("min_patients", 1), ("seed", 0)):
+        if given.get(name, least) < least:
+            raise UsageError(f"{name.replace('_', '-')} is `{given[name]}`, expected {least} or more")
+    try:
+        return msgspec.structs.replace(PRESETS[preset], **given)
+    except TypeError as error:
+        raise UsageError(f"training configuration: {error}") from error
+
+
+def best(metrics: Path) -> tuple[int, float]:
+    """The step and tuning loss of the best validation in a metrics file."""
+    lines = [orjson.loads(line) for line in metrics.read_bytes().splitlines()]
+    line = min(lines, key=lambda figures: figures["tuning"])
+    return line["step"], line["tuning"]
+
+
 class Data(NamedTuple):
     """A training set as the model sees it."""
 
@@ -81,8 +106,8 @@ class Data(NamedTuple):
 
 
 def fit(
-    events: str | Path | pl.LazyFrame,
-    out: str | Path,
+    events: str | Path | pl.LazyFrame | pl.DataFrame,
+    out: str | Path | None = None,
     *,
     model: str = "vae",
     preset: str = "small",
@@ -93,14 +118,17 @@ def fit(
 ) -> Run:
     """Train `model` on the training split of `events`, stop early by its tuning split, and write the run folder `out`.
 
-    `events` is a MEDS folder, a Parquet file or a frame; a frame is split by `ehrsim.events.split_of`. Raises
-    `InputError` on unusable data, `UsageError` on unknown names, `RunError` if there is nothing to resume.
+    `events` is a MEDS folder, a Parquet file or a frame; a frame is split by `ehrsim.events.split_of`. Without `out`
+    the run is only returned. Raises `InputError` on unusable data, `UsageError` on unknown names, `RunError` if there
+    is nothing to resume.
     """
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="ehrsim-") as folder:
+            return fit(events, Path(folder) / "run", model=model, preset=preset, training=training, progress=progress)
     out = Path(out)
     family = models.family(model)
-    if preset not in PRESETS:
-        raise UsageError(f"unknown preset `{preset}`", hint=f"expected one of {', '.join(PRESETS)}")
-    config = training or PRESETS[preset]
+    preset_config = training_config(preset)
+    config = training or preset_config
     if model == "markov":
         # Tables of logits take larger and unclipped steps than a network.
         config = msgspec.structs.replace(config, learning_rate=10 * config.learning_rate, clip=100.0, weight_decay=1e-4)
@@ -125,7 +153,7 @@ def fit(
     return runs.load(out)
 
 
-def prepare(events: str | Path | pl.LazyFrame, config: TrainingConfig) -> Data:
+def prepare(events: str | Path | pl.LazyFrame | pl.DataFrame, config: TrainingConfig) -> Data:
     """Vocabulary, scales and tables from the training split; the tuning split only passes through them."""
     train, tuning = _split(events)
     parents = _parents(events)
@@ -158,7 +186,7 @@ def prepare(events: str | Path | pl.LazyFrame, config: TrainingConfig) -> Data:
     return Data(vocab, scales, sizes, steps, tuning_steps, shape, provenance)
 
 
-def _split(events: str | Path | pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+def _split(events: str | Path | pl.LazyFrame | pl.DataFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     if isinstance(events, pl.LazyFrame | pl.DataFrame):
         frame = events.lazy()
         return tuple(event_table.only(frame, split) for split in ("train", "tuning"))  # type: ignore[return-value]
@@ -169,7 +197,7 @@ def _split(events: str | Path | pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFram
         return train, train.clear()
 
 
-def _parents(events: str | Path | pl.LazyFrame) -> dict[str, str]:
+def _parents(events: str | Path | pl.LazyFrame | pl.DataFrame) -> dict[str, str]:
     """Parents that the data's own code table gives, beyond those that codes imply."""
     if isinstance(events, pl.LazyFrame | pl.DataFrame) or not Path(events).is_dir():
         return {}

@@ -1,0 +1,244 @@
+"""The commands, but for the demo: each reads its arguments, calls one verb of the library, and says what it wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from cyclopts import Parameter
+
+from ehrsim.cli.progress import bars
+from ehrsim.errors import UsageError
+
+Number = TypeVar("Number", int, float)
+Overwrite = Annotated[bool, Parameter(negative=(), help="Replace what stands at --out.")]
+Seed = Annotated[int, Parameter(help="Seed: the same seed gives the same bytes.")]
+Processes = Annotated[int, Parameter(help="Processes that share the work; the bytes do not depend on it.")]
+
+
+def reference(
+    *,
+    number: Annotated[int, Parameter(name=["--number", "-n"], help="How many people.")],
+    out: Annotated[Path, Parameter(help="Folder to write the events to, as a MEDS data set.")],
+    seed: Seed = 0,
+    processes: Processes = 1,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the built-in reference population as events: whole lives, with no data needed.
+
+    Example:
+        ehrsim reference -n 500 --seed 1 --out population
+
+    """
+    from ehrsim.reference import write_reference
+
+    with bars() as progress:
+        counts = write_reference(out, number, seed=seed, processes=processes, overwrite=overwrite, progress=progress)
+    print(f"wrote {counts.events:,} events of {counts.patients:,} people to {out}")
+
+
+def import_(
+    source: Annotated[Path, Parameter(help="File or folder to import.")],
+    /,
+    *,
+    from_: Annotated[
+        Literal["fhir", "omop", "mimic", "meds", "synthea", "table"] | None,
+        Parameter(name="--from", help="Format of the source; found out if not given."),
+    ] = None,
+    out: Annotated[Path, Parameter(help="Folder to write the events to, as a MEDS data set.")],
+    held_out: Annotated[float, Parameter(help="Share of the training patients to hold out for tests.")] = 0.0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Import event data, and report what was read, changed, skipped and found.
+
+    Example:
+        ehrsim import population --out events --held-out 0.1
+
+    """
+    from ehrsim.importers import import_events
+
+    with bars() as progress:
+        report = import_events(source, out, format=from_, held_out=held_out, overwrite=overwrite, progress=progress)
+    print("\n".join(report.lines()))
+    print(f"events and their report (metadata/import.json) are in {out}")
+
+
+def inspect(
+    path: Annotated[Path, Parameter(help="Events (folder or Parquet file), a run folder, or a folder of FHIR.")],
+    /,
+) -> None:
+    """Say what is in events, in a run or in a folder of FHIR, and what is wrong with it.
+
+    Example:
+        ehrsim inspect events
+
+    """
+    from ehrsim.cli.inspection import describe
+
+    print("\n".join(describe(path)))
+
+
+def fit(
+    events: Annotated[Path, Parameter(help="Events: a MEDS folder or a Parquet file.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="Run folder to write.")],
+    model: Annotated[Literal["vae", "markov"], Parameter(help="The kind of model.")] = "vae",
+    preset: Annotated[
+        Literal["small", "base", "large"], Parameter(help="Size and length of training: minutes, half an hour, a GPU.")
+    ] = "small",
+    max_steps: Annotated[int | None, Parameter(help="Train for fewer or more steps than the preset.")] = None,
+    min_patients: Annotated[
+        int | None, Parameter(help="Codes of fewer patients are rolled up to their parent, or left out.")
+    ] = None,
+    seed: Seed = 0,
+    resume: Annotated[bool, Parameter(negative=(), help="Go on with an interrupted training.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a model on the training split, stopping early by the tuning split.
+
+    Example:
+        ehrsim fit events --model markov --max-steps 60 --out run
+
+    """
+    from ehrsim.training import best, training_config
+    from ehrsim.training import fit as train
+
+    config = training_config(preset, seed=seed, max_steps=max_steps, min_patients=min_patients)
+    with bars() as progress:
+        run = train(
+            events,
+            out,
+            model=model,
+            preset=preset,
+            training=config,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    step, loss = best(out / "metrics.jsonl")
+    print(f"wrote run {run.identity[:12]} to {out}: {model} ({preset}), {run.vocabulary.size - 1:,} codes")
+    print(f"tuning loss {loss:.3f} nats a visit at step {step:,}")
+
+
+def generate(
+    run: Annotated[Path, Parameter(help="Run folder of a trained model.")],
+    /,
+    *,
+    number: Annotated[int, Parameter(name=["--number", "-n"], help="How many patients.")],
+    out: Annotated[Path, Parameter(help="Folder to write the events to, as a MEDS data set.")],
+    seed: Seed = 0,
+    sex: Annotated[str | None, Parameter(help="female or male.")] = None,
+    age: Annotated[str | None, Parameter(help="Age at the end of the record: 40:60 is from 40 up to 60.")] = None,
+    with_: Annotated[
+        tuple[str, ...],
+        Parameter(name="--with", negative=(), help="Code every patient has; a prefix ends in *. May be repeated."),
+    ] = (),
+    without: Annotated[tuple[str, ...], Parameter(negative=(), help="Code no patient has. May be repeated.")] = (),
+    alive: Annotated[bool, Parameter(negative=(), help="Only patients alive at the end.")] = False,
+    deceased: Annotated[bool, Parameter(negative=(), help="Only patients who die.")] = False,
+    range_: Annotated[
+        str | None, Parameter(name="--range", help="Write only patients I up to J of the number: I:J, counted from 0.")
+    ] = None,
+    processes: Processes = 1,
+    slots: Annotated[int, Parameter(help="Patients drawn side by side; the bytes do not depend on it.")] = 256,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw patients who never existed. Conditions hold for every one of them.
+
+    Example:
+        ehrsim generate run -n 50 --seed 7 --sex female --age 18:90 --out cohort
+
+    """
+    from ehrsim.sampling import Conditions, generate_to
+
+    if alive and deceased:
+        raise UsageError("--alive and --deceased contradict one another", hint="give one of them")
+    first, end = _pair("--range", range_, int) if range_ else (0, number)
+    if not 0 <= first < end <= number:
+        raise UsageError(f"--range {first}:{end} does not lie within 0:{number}")
+    conditions = Conditions(
+        sex=sex,
+        age=_pair("--age", age, float) if age else None,
+        alive=True if alive else False if deceased else None,
+        required=with_,
+        excluded=without,
+    )
+    with bars() as progress:
+        report = generate_to(
+            run,
+            out,
+            end - first,
+            first=first,
+            seed=seed,
+            conditions=conditions,
+            slots=slots,
+            processes=processes,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    print(f"wrote {report.patients:,} simulated patients to {out}")
+    if report.attempts > report.patients:
+        print(f"accepted {report.patients / report.attempts:.1%} of the records drawn")
+
+
+def export(
+    events: Annotated[Path, Parameter(help="Events: a MEDS folder or a Parquet file.")],
+    /,
+    *,
+    to: Annotated[Literal["fhir"], Parameter(help="Format to write.")] = "fhir",
+    out: Annotated[Path, Parameter(help="Folder to write.")],
+    format: Annotated[
+        Literal["ndjson", "transaction", "collection"],
+        Parameter(help="One NDJSON file a resource type, or a bundle a patient."),
+    ] = "ndjson",
+    validate: Annotated[
+        Literal["none", "sample", "all"], Parameter(help="How many resources to hold against fhir.resources.")
+    ] = "sample",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write events as FHIR R4 (US Core 6.1), every resource labelled as synthetic.
+
+    Example:
+        ehrsim export cohort --to fhir --out fhir
+
+    """
+    from ehrsim.fhir import export_fhir
+
+    with bars() as progress:
+        report = export_fhir(
+            events, out, format=format, validate=validate, seed=seed, overwrite=overwrite, progress=progress
+        )
+    print("\n".join(report.lines()))
+
+
+def schemas(
+    folder: Annotated[Path, Parameter(help="Folder of the schema files.")] = Path("schemas"),
+    *,
+    check: Annotated[bool, Parameter(negative=(), help="Write nothing; fail if a file differs.")] = False,
+) -> None:
+    """Write the JSON Schemas of ehrsim's own files, or check that they are up to date.
+
+    Example:
+        ehrsim schemas written
+
+    """
+    from ehrsim.cli.schemas import differing, write
+
+    if check:
+        differing(folder)
+        print(f"the schemas in {folder} are up to date")
+    else:
+        print("\n".join(f"wrote {path}" for path in write(folder)))
+
+
+def _pair(option: str, text: str, number: type[Number]) -> tuple[Number, Number]:
+    """The two numbers of `A:B`."""
+    low, colon, high = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        return number(low), number(high)
+    except ValueError:
+        raise UsageError(f"{option} is `{text}`", hint=f"write two numbers, as in {option} 40:60") from None

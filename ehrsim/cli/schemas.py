@@ -1,0 +1,63 @@
+"""The JSON Schemas of ehrsim's own files: written from the models themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+
+from ehrsim.errors import GateError
+from ehrsim.outputs import atomic_file
+
+
+def _of(model: Any) -> Callable[[], dict[str, Any]]:
+    return lambda: msgspec.json.schema(model)
+
+
+def registry() -> dict[str, Callable[[], dict[str, Any]]]:
+    """Name of each schema file, and the function that gives its schema."""
+    from ehrsim.importers.report import ImportReport
+    from ehrsim.importers.table import mapping_schema
+    from ehrsim.models.vae import VAEConfig
+    from ehrsim.reference import specification_schema
+    from ehrsim.runs import RunConfig
+    from ehrsim.training import TrainingConfig
+
+    return {
+        "import-report": _of(ImportReport),
+        "reference-specification": specification_schema,
+        "run-config": _of(RunConfig),
+        "table-mapping": mapping_schema,
+        "training-config": _of(TrainingConfig),
+        "vae-config": _of(VAEConfig),
+    }
+
+
+def _texts() -> dict[str, bytes]:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {
+        f"{name}.schema.json": orjson.dumps(dialect | schema(), option=options) for name, schema in registry().items()
+    }
+
+
+def write(folder: Path) -> list[Path]:
+    """Write every schema into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, text in _texts().items():
+        with atomic_file(folder / name) as temporary:
+            temporary.write_bytes(text)
+        written.append(folder / name)
+    return written
+
+
+def differing(folder: Path) -> None:
+    """Raise `GateError` if a schema file is missing or not what the models give."""
+    for name, text in _texts().items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != text:
+            raise GateError(f"{path} is not what the models give", hint=f"ehrsim schemas {folder}")
