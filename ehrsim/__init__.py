@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ehrsim.events import read_events, validate, write_events
     from ehrsim.fhir import export_fhir
     from ehrsim.importers import import_events
-    from ehrsim.reference import reference
     from ehrsim.runs import load
     from ehrsim.sampling import generate
     from ehrsim.training import fit
@@ -31,7 +30,6 @@ __all__ = [
     "import_events",
     "load",
     "read_events",
-    "reference",
     "validate",
     "write_events",
 ]
@@ -43,13 +41,14 @@ _HOME = {
     "import_events": "ehrsim.importers",
     "load": "ehrsim.runs",
     "read_events": "ehrsim.events",
-    "reference": "ehrsim.reference",
     "validate": "ehrsim.events",
     "write_events": "ehrsim.events",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "reference":
+        return importlib.import_module("ehrsim.reference")
     if name not in _HOME:
         raise AttributeError(f"module 'ehrsim' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -229,6 +229,30 @@ def _identifier_to_int(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
+class Shard(NamedTuple):
+    """A Parquet file of sorted events, written by `write_shard`, with what the metadata must know of it."""
+
+    path: Path
+    events: int
+    subjects: pl.Series
+    """Distinct subject ids, int64."""
+    descriptions: pl.DataFrame
+    """(code, description) of the codes in it that have one."""
+
+
+def write_shard(events: pl.DataFrame, path: Path) -> Shard:
+    """Write sorted events of whole subjects to `path`; may run in another process than the `EventWriter`."""
+    frame = conform(events)
+    if DESCRIPTION in frame.columns:
+        described = frame.lazy().select("code", DESCRIPTION).drop_nulls()
+        descriptions = described.unique("code", keep="first", maintain_order=True).collect()
+        frame = frame.drop(DESCRIPTION)
+    else:
+        descriptions = pl.DataFrame(schema={"code": pl.String, DESCRIPTION: pl.String})
+    frame.write_parquet(path, compression="zstd", statistics=True)
+    return Shard(path, frame.height, frame["subject_id"].unique(maintain_order=True), descriptions)
+
+
 class EventWriter:
     """Writes a MEDS data set shard by shard; make one with `event_writer`.
 
@@ -246,25 +270,21 @@ class EventWriter:
 
     def write(self, events: pl.DataFrame, split: str | None = None) -> None:
         """Append one shard of sorted events, to a split or, in data that has none, to the whole."""
-        if events.is_empty():
-            return
-        frame = conform(events)
-        if DESCRIPTION in frame.columns:
-            seen = (
-                frame.lazy().select("code", DESCRIPTION).drop_nulls().unique("code", keep="first", maintain_order=True)
-            )
-            self._descriptions.append(seen.collect())
-            frame = frame.drop(DESCRIPTION)
-        shard = self._shards.get(split, 0)
-        path = self._folder / "data" / (split or "") / f"{shard}.parquet"
+        if not events.is_empty():
+            self.adopt(write_shard(events, self._folder / "shard.partial"), split)
+
+    def adopt(self, shard: Shard, split: str | None = None) -> None:
+        """Append a shard that lies somewhere on the same file system; the file is moved."""
+        number = self._shards.get(split, 0)
+        path = self._folder / "data" / (split or "") / f"{number}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        frame.write_parquet(path, compression="zstd", statistics=True)
-        self._shards[split] = shard + 1
-        subjects = frame.select(pl.col("subject_id").unique(maintain_order=True))
+        shard.path.replace(path)
+        self._shards[split] = number + 1
+        self._descriptions.append(shard.descriptions)
         if split is not None:
-            self._splits.append(subjects.with_columns(split=pl.lit(split)))
-        self.events += frame.height
-        self.subjects += subjects.height
+            self._splits.append(pl.DataFrame({"subject_id": shard.subjects}).with_columns(split=pl.lit(split)))
+        self.events += shard.events
+        self.subjects += len(shard.subjects)
 
     def add_codes(self, tables: list[pl.DataFrame]) -> None:
         """Add code tables (code, description, parent_codes); the first description of a code wins."""

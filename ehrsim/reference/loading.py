@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from functools import lru_cache
 from importlib import resources
+from typing import Any
 
 import msgspec
 
@@ -30,7 +31,12 @@ def parse(text: str, name: str) -> Family:
     except tomllib.TOMLDecodeError as error:
         raise FormatError(f"{name} is not TOML: {error}") from error
     except msgspec.ValidationError as error:
-        raise FormatError(f"{name}: {error}", hint="see schemas/reference-condition.schema.json") from error
+        raise FormatError(f"{name}: {error}", hint="see schemas/reference-specification.schema.json") from error
+
+
+def specification_schema() -> dict[str, Any]:
+    """The JSON Schema of one specification file."""
+    return msgspec.json.schema(Family)
 
 
 def merge(families: list[Family]) -> Family:
@@ -125,7 +131,13 @@ def emitted_codes(family: Family) -> list[str]:
     found += [item.code for item in family.vaccine]
     for encounter in family.encounter:
         found += [encounter.visit_type, encounter.reason, *(item.code for item in encounter.diagnoses)]
-        products = (encounter.procedures, encounter.medications, encounter.one_of, encounter.allergies, encounter.care_plans)
+        products = (
+            encounter.procedures,
+            encounter.medications,
+            encounter.one_of,
+            encounter.allergies,
+            encounter.care_plans,
+        )
         found += [code for group in products for item in group for code in (item.code, item.text)]
     for follow_up in family.follow_up:
         found += [follow_up.reason, *(item.code for item in follow_up.procedures)]

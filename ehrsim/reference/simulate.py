@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ehrsim.reference.draws import Floats, Ints, Keys, uniform
+from ehrsim.reference.draws import Floats, Ints, Keys, uniform, uniform_below
 from ehrsim.reference.hazards import OLDEST, Compiled, Covariates, compiled, covariates_of
 from ehrsim.reference.loading import load
 from ehrsim.reference.people import People
@@ -46,6 +46,20 @@ class Lives(NamedTuple):
     until: Floats
     """Age at death or on the reference date, whichever comes first."""
     occurrences: Occurrences
+
+
+def select(lives: Lives, first: int, end: int) -> Lives:
+    """The lives of the people in rows `first` to `end` of a block."""
+    people = lives.people
+    chosen = People(
+        *(column[first:end] for column in people[:-2]),
+        attributes={name: values[first:end] for name, values in people.attributes.items()},
+        traits={name: values[first:end] for name, values in people.traits.items()},
+    )
+    begin, stop = np.searchsorted(lives.occurrences.person, [first, end])
+    occurrences = Occurrences(*(column[begin:stop] for column in lives.occurrences))
+    rebased = occurrences._replace(person=occurrences.person - first)
+    return Lives(chosen, lives.death[first:end], lives.until[first:end], rebased)
 
 
 class _Cohort:
@@ -130,9 +144,8 @@ def _happen(item: Compiled, number: int, age: int, cohort: _Cohort) -> _Happened
     for name in (*transition.excludes, *((transition.sets,) if transition.sets else ())):
         at_risk = at_risk & ~cohort.flags[name]
     position = np.flatnonzero(at_risk)
-    draws = uniform(cohort.keys[position], transition.name, age)
-    possible = draws < ceiling
-    position, draws = position[possible], draws[possible]
+    possible, draws = uniform_below(cohort.keys[position], transition.name, age, ceiling)
+    position = position[possible]
     rates = rate[cohort.sex[position]]
     for name, ratio in item.flag_factors:
         rates = rates * np.where(cohort.flags[name][position], ratio, 1.0)

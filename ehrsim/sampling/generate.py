@@ -12,6 +12,7 @@ import polars as pl
 
 from ehrsim import events, runs
 from ehrsim.errors import UsageError
+from ehrsim.events import Shard
 from ehrsim.progress import Progress, silent
 from ehrsim.runs import Run
 from ehrsim.sampling.blocks import BLOCK, SampleReport, sample
@@ -103,9 +104,9 @@ def generate_to(
             total = SampleReport(0, 0, 0)
             # Spawned, not forked: a forked JAX runtime may hang.
             with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-                for files, report in pool.map(_generate_part, tasks):
-                    for file in files:
-                        writer.write(pl.read_parquet(file))
+                for shards, report in pool.map(_generate_part, tasks):
+                    for shard in shards:
+                        writer.adopt(shard)
                     total = SampleReport(*(a + b for a, b in zip(total, report, strict=True)))
                     progress("generate", total.patients, n, "patients")
             return total
@@ -121,14 +122,12 @@ def _ranges(first: int, end: int, parts: int) -> list[tuple[int, int]]:
 
 def _generate_part(
     task: tuple[str, str, int, int, int, Conditions | None, int],
-) -> tuple[list[str], SampleReport]:
-    """In a process of its own: write the blocks of a range to files."""
+) -> tuple[list[Shard], SampleReport]:
+    """In a process of its own: write the blocks of a range to shards."""
     run, spill, begin, stop, seed, conditions, slots = task
-    files, report = [], SampleReport(0, 0, 0)
+    shards, report = [], SampleReport(0, 0, 0)
     drawn = generated_blocks(run, begin, stop, seed=seed, conditions=conditions, slots=slots)
     for number, (frame, latest) in enumerate(drawn):
         report = latest
-        path = Path(spill) / f"{begin}-{number}.parquet"
-        frame.write_parquet(path, compression="lz4")
-        files.append(str(path))
-    return files, report
+        shards.append(events.write_shard(frame, Path(spill) / f"{begin}-{number}.parquet"))
+    return shards, report

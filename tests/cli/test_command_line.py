@@ -1,0 +1,92 @@
+"""The command line: quick help, examples that work, exit codes, one line for every refusal."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ehrsim import cli
+
+NAMES = list(cli.EXAMPLES)
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys, ehrsim.cli\n"
+        "assert ehrsim.cli.run(['--help']) == 0\n"
+        "heavy = {'jax', 'flax', 'polars', 'numpy', 'optax', 'fhir'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_of_every_command_shows_its_example(name, capsys):
+    assert cli.run([name, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert cli.EXAMPLES[name] in shown
+
+
+@pytest.mark.slow
+def test_the_examples_work_one_after_the_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, example in cli.EXAMPLES.items():
+        arguments = shlex.split(example)[1:]
+        assert cli.run(arguments) == 0, (name, capsys.readouterr().err)
+        assert capsys.readouterr().out.strip(), f"{name} says nothing of what it did"
+    assert (tmp_path / "demo" / "overview.html").is_file()
+    assert (tmp_path / "fhir" / "Patient.ndjson").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "nonsense"),
+        (["reference", "--out", "x"], "--number"),
+        (["reference", "-n", "many", "--out", "x"], "many"),
+        (["reference", "-n", "-5", "--out", "x"], "-5"),
+        (["import", "nowhere", "--out", "x"], "nowhere does not exist"),
+        (["import", "nowhere", "--from", "csv", "--out", "x"], "csv"),
+        (["inspect", "nowhere"], "nowhere does not exist"),
+        (["inspect", "."], "no events, no run and no FHIR"),
+        (["fit", "nowhere", "--out", "x"], "nowhere"),
+        (["fit", "nowhere", "--model", "oracle", "--out", "x"], "oracle"),
+        (["fit", "nowhere", "--max-steps", "0", "--out", "x"], "max-steps"),
+        (["generate", "nowhere", "-n", "5", "--out", "x"], "nowhere"),
+        (["generate", "nowhere", "-n", "0", "--out", "x"], "0:0"),
+        (["generate", "nowhere", "-n", "5", "--age", "old", "--out", "x"], "old"),
+        (["generate", "nowhere", "-n", "5", "--range", "3:9", "--out", "x"], "3:9"),
+        (["generate", "nowhere", "-n", "5", "--alive", "--deceased", "--out", "x"], "contradict"),
+        (["export", "nowhere", "--out", "x"], "nowhere"),
+        (["export", "nowhere", "--format", "xml", "--out", "x"], "xml"),
+        (["schemas", "--check", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_refusal_is_one_line_and_leaves_nothing(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = cli.run(arguments)
+    captured = capsys.readouterr()
+    assert code == (1 if "--check" in arguments else 2)
+    assert captured.err.startswith("ehrsim: ")
+    assert len(captured.err.strip().splitlines()) == 1
+    assert said in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_exists_is_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    kept = Path("population")
+    kept.mkdir()
+    (kept / "notes.txt").write_text("mine")
+    assert cli.run(["reference", "-n", "3", "--out", "population"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (kept / "notes.txt").read_text() == "mine"
+
+
+def test_the_schemas_of_the_repository_are_what_the_models_give(capsys):
+    folder = Path(__file__).parents[2] / "schemas"
+    assert cli.run(["schemas", "--check", str(folder)]) == 0, capsys.readouterr().err
