@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,7 +35,7 @@ EXAMPLES = {
 }
 """An example of each command, shown in its help; each works on what the ones before it wrote."""
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "reference": commands.reference,
     "import": commands.import_,

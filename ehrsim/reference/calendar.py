@@ -29,7 +29,8 @@ def minutes(age: Floats) -> Ints:
 def next_working_day(minute: Ints) -> Ints:
     """The same time of day, on the next Monday where it falls on a weekend."""
     weekday = (minute // MINUTES_PER_DAY + _MONDAY_OF_EPOCH) % 7
-    return minute + np.maximum(7 - weekday, 0) * (weekday >= 5) * MINUTES_PER_DAY
+    moved: Ints = minute + np.maximum(7 - weekday, 0) * (weekday >= 5) * MINUTES_PER_DAY
+    return moved
 
 
 def office_hours(minute: Ints, keys: Keys, purpose: str) -> Ints:

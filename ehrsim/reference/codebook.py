@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from ehrsim import codes
+from ehrsim.codes import Kind
 from ehrsim.reference.loading import load
 from ehrsim.reference.specification import Family
 
@@ -33,12 +34,12 @@ class Codebook(NamedTuple):
     units: tuple[str | None, ...]
     number: dict[str, int]
 
-    def of(self, kind: codes.Kind, code: str) -> int:
+    def of(self, kind: Kind, code: str) -> int:
         """The number of a specification's `SYSTEM//CODE` as an event of a kind."""
         return self.number[event_code(kind, code)]
 
 
-def event_code(kind: codes.Kind, code: str) -> str:
+def event_code(kind: Kind, code: str) -> str:
     """The canonical event code of a specification's `SYSTEM//CODE`."""
     system, _, value = code.partition("//")
     return codes.join(kind, system, value)
@@ -76,7 +77,7 @@ def _described(family: Family) -> Iterator[tuple[str, str]]:
         yield event_code(kind, code), family.codes[code]
 
 
-def _emitted(family: Family) -> Iterator[tuple[codes.Kind, str]]:
+def _emitted(family: Family) -> Iterator[tuple[Kind, str]]:
     """Every kind of event that the specification can give rise to, with its code."""
     yield "observation", SMOKING_STATUS
     yield from (("reason", code) for code in (WELL_CHILD, WELL_ADULT, NEWBORN))

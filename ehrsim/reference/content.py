@@ -1,4 +1,4 @@
-"""What is written at each visit: diagnoses, procedures, prescriptions, vaccines, panels, answers; as rows of numbers."""
+"""What is written at each visit, as rows of numbers: diagnoses, procedures, prescriptions, vaccines, panels, answers."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def write(chart: Chart, writer: Writer) -> None:
 def _moment(chart: Chart, visit: Ints, after: int) -> Ints:
     """A time `after` minutes into visits, but not beyond their ends; in stays, after the emergency department."""
     visits = chart.plan.visits
-    return np.minimum(visits.start[visit] + visits.lead[visit] + after, visits.end[visit])
+    moment: Ints = np.minimum(visits.start[visit] + visits.lead[visit] + after, visits.end[visit])
+    return moment
 
 
 def _visit_facts(chart: Chart, writer: Writer) -> None:

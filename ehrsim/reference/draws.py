@@ -86,4 +86,4 @@ def choose(uniforms: Floats, weights: Floats) -> Ints:
     """The index each uniform number selects from `weights` (any positive sum)."""
     edges = np.cumsum(weights)
     index = np.searchsorted(edges, uniforms * edges[-1], side="right")
-    return np.minimum(index, len(weights) - 1).astype(np.int64)
+    return np.asarray(np.minimum(index, len(weights) - 1), np.int64)

@@ -127,7 +127,8 @@ def _unknown_names(family: Family) -> list[str]:
 
 def emitted_codes(family: Family) -> list[str]:
     """Every code that an event may carry, as `SYSTEM//CODE` without its kind."""
-    found: list[str | None] = [item.code for item in family.measurement] + [item.code for item in family.panel]
+    found: list[str | None] = [item.code for item in family.measurement]
+    found += [item.code for item in family.panel]
     found += [item.code for item in family.vaccine]
     for encounter in family.encounter:
         found += [encounter.visit_type, encounter.reason, *(item.code for item in encounter.diagnoses)]

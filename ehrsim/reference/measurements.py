@@ -40,7 +40,7 @@ class Occasions(NamedTuple):
 
     def take(self, rows: Ints) -> Occasions:
         """Some of the occasions."""
-        return Occasions(*(column[rows] for column in self))
+        return Occasions._make(column[rows] for column in self)
 
 
 class Bodies(NamedTuple):

@@ -19,8 +19,8 @@ BAND_YEARS = 5.0
 class People(NamedTuple):
     """A block of people; every field has one entry a person."""
 
-    index: Ints
-    """Index of the patient in the whole population, from 0."""
+    number: Ints
+    """Number of the patient in the whole population, from 0."""
     keys: Keys
     age: Floats
     """Age in years on the reference date, had they lived."""
@@ -43,8 +43,8 @@ def demography() -> Demography:
 
 def draw_people(first: int, count: int, seed: int) -> People:
     """People `first` to `first + count` of the population of `seed`."""
-    index = np.arange(first, first + count, dtype=np.int64)
-    keys = patient_keys(seed, index)
+    number = np.arange(first, first + count, dtype=np.int64)
+    keys = patient_keys(seed, number)
     male, age = _age_and_sex(keys)
     spec = demography()
     group = choose(uniform(keys, "group"), np.array([item.share for item in spec.groups]))
@@ -53,7 +53,7 @@ def draw_people(first: int, count: int, seed: int) -> People:
         hispanic, _mixture(keys, "language", spec.language_hispanic), _mixture(keys, "language", spec.language)
     )
     marital = _mixture(keys, "marital", spec.marital)
-    return People(index, keys, age, male, group, language, marital, _attributes(keys, group), _traits(keys))
+    return People(number, keys, age, male, group, language, marital, _attributes(keys, group), _traits(keys))
 
 
 def _mixture(keys: Keys, purpose: str, mixture: Mixture) -> Ints:
@@ -96,7 +96,7 @@ def trait_factor() -> Floats:
         row, column = (names.index(name) for name in item.between)
         matrix[row, column] = matrix[column, row] = item.value
     try:
-        return np.linalg.cholesky(matrix)
+        return np.asarray(np.linalg.cholesky(matrix), np.float64)
     except np.linalg.LinAlgError as error:
         raise InputError("the correlations of the traits contradict one another", hint="make them smaller") from error
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ehrsim.reference.calendar import MINUTES_PER_DAY, minutes, next_autumn
 from ehrsim.reference.codebook import FOLLOW_UP_TYPE, codebook
-from ehrsim.reference.draws import Floats, Ints, choose, uniform
+from ehrsim.reference.draws import Floats, Ints, uniform
 from ehrsim.reference.hazards import compiled, curve_table
 from ehrsim.reference.loading import load
 from ehrsim.reference.simulate import DAYS_PER_YEAR, Bools, Intervals, Lives
@@ -163,8 +163,8 @@ def _follow_ups(observed: Observed, states: dict[str, Intervals]) -> tuple[Visit
     keys = observed.keys[person]
     rates = np.zeros((len(items), len(person)))
     for number, item in enumerate(items):
-        rates[number] = item.per_year * states[item.state].at(person, year + 1.0)[0]
-    rate = rates.max(axis=0)
+        rates[number] = item.per_year * states[item.state].at(person, (year + 1).astype(np.float64))[0]
+    rate: Floats = rates.max(axis=0)
     some = np.flatnonzero(rate > 0)
     count = np.floor(rate[some] + uniform(keys[some], "follow-ups", year[some])).astype(np.int64)
     visit = np.repeat(some, count)
@@ -258,8 +258,9 @@ def _separated(planned: Visits, observed: Observed, plan: Schedule) -> Schedule:
     position[origin] = np.arange(len(origin))
 
     def kept(rows: Ints) -> Ints:
-        moved = position[rows]
-        return moved[moved != NOTHING]
+        where = position[rows]
+        remaining: Ints = where[where != NOTHING]
+        return remaining
 
     def moved(mentions: list[Mention]) -> list[Mention]:
         result = []

@@ -52,12 +52,18 @@ def select(lives: Lives, first: int, end: int) -> Lives:
     """The lives of the people in rows `first` to `end` of a block."""
     people = lives.people
     chosen = People(
-        *(column[first:end] for column in people[:-2]),
+        number=people.number[first:end],
+        keys=people.keys[first:end],
+        age=people.age[first:end],
+        male=people.male[first:end],
+        group=people.group[first:end],
+        language=people.language[first:end],
+        marital=people.marital[first:end],
         attributes={name: values[first:end] for name, values in people.attributes.items()},
         traits={name: values[first:end] for name, values in people.traits.items()},
     )
     begin, stop = np.searchsorted(lives.occurrences.person, [first, end])
-    occurrences = Occurrences(*(column[begin:stop] for column in lives.occurrences))
+    occurrences = Occurrences._make(column[begin:stop] for column in lives.occurrences)
     rebased = occurrences._replace(person=occurrences.person - first)
     return Lives(chosen, lives.death[first:end], lives.until[first:end], rebased)
 
@@ -215,9 +221,9 @@ def _change_states(happened: list[_Happened], items: tuple[Compiled, ...], cohor
 def _sorted(pieces: list[Occurrences]) -> Occurrences:
     if not pieces:
         return Occurrences(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_))
-    whole = Occurrences(*(np.concatenate([piece[field] for piece in pieces]) for field in range(4)))
+    whole = Occurrences._make(np.concatenate(columns) for columns in zip(*pieces, strict=True))
     order = np.lexsort((whole.transition, whole.age, whole.person))
-    return Occurrences(*(column[order] for column in whole))
+    return Occurrences._make(column[order] for column in whole)
 
 
 class Intervals(NamedTuple):

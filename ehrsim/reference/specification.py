@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 Source = Annotated[str, Meta(min_length=10, description="Publication or agency and year, or `assumption: why`.")]
@@ -21,7 +20,7 @@ class Strict(Struct, forbid_unknown_fields=True, frozen=True):
     """Base of the models here: unknown keys are errors, so that a misspelt key cannot pass silently."""
 
 
-class AgeCurve(Strict, kw_only=True):
+class AgeCurve(Strict, frozen=True, kw_only=True):
     """A figure by age and sex, linear between `ages` and constant outside them; `both` serves both sexes."""
 
     ages: list[float]
@@ -31,7 +30,7 @@ class AgeCurve(Strict, kw_only=True):
     source: Source
 
 
-class Factor(Strict, kw_only=True):
+class Factor(Strict, frozen=True, kw_only=True):
     """Multiplies a hazard by `ratio` while a state or attribute holds, or by `ratio` per standard deviation of a trait.
 
     `share` is the fraction of the people at risk in whom it holds: the published rate is an average over them.
@@ -43,7 +42,7 @@ class Factor(Strict, kw_only=True):
     source: Source
 
 
-class Transition(Strict, kw_only=True):
+class Transition(Strict, frozen=True, kw_only=True):
     """Something that happens to people at a hazard known by age, sex and covariates.
 
     It needs every state of `requires` and none of `excludes` (nor the one it `sets`) on the last birthday; states of
@@ -64,7 +63,7 @@ class Transition(Strict, kw_only=True):
     fatality: AgeCurve | None = None
 
 
-class Product(Strict, kw_only=True):
+class Product(Strict, frozen=True, kw_only=True):
     """A code that is recorded with probability `share`; medications run for `days`, or on if there is none.
 
     Among the products of a treatment, shares are relative and exactly one is chosen.
@@ -77,7 +76,7 @@ class Product(Strict, kw_only=True):
     """A coded value to go with it, such as the reaction to an allergen."""
 
 
-class Diagnosis(Strict, kw_only=True):
+class Diagnosis(Strict, frozen=True, kw_only=True):
     """A condition written down at an encounter; it ends after `days`, or with `state`, or is open."""
 
     code: str
@@ -86,7 +85,7 @@ class Diagnosis(Strict, kw_only=True):
     state: str | None = None
 
 
-class Shift(Strict, kw_only=True):
+class Shift(Strict, frozen=True, kw_only=True):
     """An acute change of a measurement while an encounter lasts: added, or multiplied on a logarithmic scale."""
 
     measurement: str
@@ -94,14 +93,14 @@ class Shift(Strict, kw_only=True):
     times: Annotated[float, Meta(gt=0.0)] = 1.0
 
 
-class Stay(Strict, kw_only=True):
+class Stay(Strict, frozen=True, kw_only=True):
     """Length of an inpatient stay: log-normal with this median and log standard deviation."""
 
     median_days: Annotated[float, Meta(gt=0.0)]
     log_sd: Annotated[float, Meta(ge=0.0)] = 0.5
 
 
-class Encounter(Strict, kw_only=True):
+class Encounter(Strict, frozen=True, kw_only=True):
     """What the record shows of a transition: a visit `after_days` of it, with probability `share`.
 
     Encounters of one `group` are alternatives. `discovery` ones happen at the next visit that there is within 90 days.
@@ -131,21 +130,21 @@ class Encounter(Strict, kw_only=True):
     source: Source
 
 
-class PanelRate(Strict, kw_only=True):
+class PanelRate(Strict, frozen=True, kw_only=True):
     """How often a panel is ordered a year."""
 
     panel: str
     per_year: float
 
 
-class ProcedureRate(Strict, kw_only=True):
+class ProcedureRate(Strict, frozen=True, kw_only=True):
     """How often a procedure is done a year."""
 
     code: str
     per_year: float
 
 
-class FollowUp(Strict, kw_only=True):
+class FollowUp(Strict, frozen=True, kw_only=True):
     """Regular visits while a state holds."""
 
     state: str
@@ -157,7 +156,7 @@ class FollowUp(Strict, kw_only=True):
     source: Source
 
 
-class Treatment(Strict, kw_only=True):
+class Treatment(Strict, frozen=True, kw_only=True):
     """The products that may be prescribed while a treatment state holds."""
 
     state: str
@@ -165,7 +164,7 @@ class Treatment(Strict, kw_only=True):
     source: Source
 
 
-class Screening(Strict, kw_only=True):
+class Screening(Strict, frozen=True, kw_only=True):
     """A procedure or test offered every `every_years` between two ages, to those who `attends` (an attribute)."""
 
     name: str
@@ -181,7 +180,7 @@ class Screening(Strict, kw_only=True):
     source: Source
 
 
-class Vaccine(Strict, kw_only=True):
+class Vaccine(Strict, frozen=True, kw_only=True):
     """Doses at ages (years), or every `every_years` between two ages, each taken with probability `uptake`."""
 
     code: str
@@ -195,7 +194,7 @@ class Vaccine(Strict, kw_only=True):
     source: Source
 
 
-class VitalSigns(Strict, kw_only=True):
+class VitalSigns(Strict, frozen=True, kw_only=True):
     """The chance that a panel is measured at a visit of a class, each day of a stay."""
 
     visit_class: VisitClass
@@ -203,7 +202,7 @@ class VitalSigns(Strict, kw_only=True):
     share: AgeCurve
 
 
-class Wellness(Strict, kw_only=True):
+class Wellness(Strict, frozen=True, kw_only=True):
     """Preventive visits: the ages of well-child visits and their attendance, and the yearly chance of adults."""
 
     child_ages: list[float]
@@ -212,7 +211,7 @@ class Wellness(Strict, kw_only=True):
     source: Source
 
 
-class Effect(Strict, kw_only=True):
+class Effect(Strict, frozen=True, kw_only=True):
     """What a state does to a measurement, in full after `ramp_years`: added, or multiplied on a logarithmic scale."""
 
     state: str
@@ -222,7 +221,7 @@ class Effect(Strict, kw_only=True):
     source: Source
 
 
-class Range(Strict, kw_only=True):
+class Range(Strict, frozen=True, kw_only=True):
     """A reference range; `sex` and ages say for whom."""
 
     low: float | None = None
@@ -232,7 +231,7 @@ class Range(Strict, kw_only=True):
     source: Source
 
 
-class Measurement(Strict, kw_only=True):
+class Measurement(Strict, frozen=True, kw_only=True):
     """A measured value: level by age and sex + between-person trait + states + visit noise.
 
     On a logarithmic `scale`, `level` is the median and both standard deviations are of the logarithm. A `derived`
@@ -255,7 +254,7 @@ class Measurement(Strict, kw_only=True):
     source: Source
 
 
-class Panel(Strict, kw_only=True):
+class Panel(Strict, frozen=True, kw_only=True):
     """Measurements taken together; `code` is the header written (none for vital signs)."""
 
     name: str
@@ -269,13 +268,13 @@ class Panel(Strict, kw_only=True):
     """The chance that the panel is done at a wellness visit."""
 
 
-class Trait(Strict, kw_only=True):
+class Trait(Strict, frozen=True, kw_only=True):
     """A standard normal trait of a person."""
 
     name: str
 
 
-class Correlation(Strict, kw_only=True):
+class Correlation(Strict, frozen=True, kw_only=True):
     """The correlation of two traits."""
 
     between: tuple[str, str]
@@ -283,7 +282,7 @@ class Correlation(Strict, kw_only=True):
     source: Source
 
 
-class Attribute(Strict, kw_only=True):
+class Attribute(Strict, frozen=True, kw_only=True):
     """A yes/no attribute of a person, drawn once with probability `share`."""
 
     name: str
@@ -291,21 +290,21 @@ class Attribute(Strict, kw_only=True):
     source: Source
 
 
-class Choice(Strict, kw_only=True):
+class Choice(Strict, frozen=True, kw_only=True):
     """A coded value and its share in the population."""
 
     code: str
     share: Share
 
 
-class Mixture(Strict, kw_only=True):
+class Mixture(Strict, frozen=True, kw_only=True):
     """Shares of coded values."""
 
     choices: list[Choice]
     source: Source
 
 
-class RaceGroup(Strict, kw_only=True):
+class RaceGroup(Strict, frozen=True, kw_only=True):
     """A race and ethnicity together, their share and the attribute that holds for them in hazards."""
 
     race: str
@@ -314,7 +313,7 @@ class RaceGroup(Strict, kw_only=True):
     attribute: str | None = None
 
 
-class Demography(Strict, kw_only=True):
+class Demography(Strict, frozen=True, kw_only=True):
     """Who the people are."""
 
     age_structure: AgeCurve
@@ -328,8 +327,8 @@ class Demography(Strict, kw_only=True):
     marital: Mixture
 
 
-class Family(Strict, kw_only=True):
-    """One file: a family of conditions, or of measurements, vaccines …"""
+class Family(Strict, frozen=True, kw_only=True):
+    """One file: a family of conditions, or of measurements, vaccines and so on."""
 
     title: str
     codes: dict[str, str] = {}

@@ -33,8 +33,8 @@ def event_frame(people: People, observed: Observed, visits: Visits, writer: Writ
     person = np.concatenate([shown.person, np.arange(len(people.keys))]).astype(np.int32)[rows.visit]
     visit = np.concatenate([_numbered(shown), np.zeros(len(people.keys), np.int64)]).astype(np.int32)[rows.visit]
     order = _order(person, rows, observed)
-    subjects = people.index[person[order]] + 1
-    return _frame(subjects, visit[order], Rows(*(column[order] for column in rows)))
+    subjects = people.number[person[order]] + 1
+    return _frame(subjects, visit[order], Rows._make(column[order] for column in rows))
 
 
 def _show_visits(visits: Visits, writer: Writer) -> Visits:

@@ -27,7 +27,7 @@ class _Task(NamedTuple):
     """A range of patients for one process to write to shards in the folder `spill`."""
 
     first: int
-    count: int
+    number: int
     seed: int
     spill: Path
 
@@ -57,7 +57,7 @@ def write_reference(
             for task, shards in zip(tasks, _written(tasks, processes), strict=True):
                 for split, shard in shards:
                     writer.adopt(shard, split)
-                done += task.count
+                done += task.number
                 progress("simulate", done, n, "patients")
         return Written(writer.subjects, writer.events)
 
@@ -73,7 +73,7 @@ def _written(tasks: list[_Task], processes: int) -> Iterator[list[tuple[str, Sha
 def _write(task: _Task) -> list[tuple[str, Shard]]:
     """The shards of a range of patients: one for each split of each block."""
     shards = []
-    for number, frame in enumerate(blocks(task.count, seed=task.seed, first=task.first)):
+    for number, frame in enumerate(blocks(task.number, seed=task.seed, first=task.first)):
         split = events.split_of(frame["subject_id"])
         for name in events.SPLITS:
             chosen = frame.filter(split == name)
