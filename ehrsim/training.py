@@ -25,7 +25,7 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from ehrsim import events as event_table
-from ehrsim import models, runs, vocabulary
+from ehrsim import likelihood, models, runs, vocabulary
 from ehrsim.batch import Batch, Sizes
 from ehrsim.errors import InputError, RunError, UsageError
 from ehrsim.outputs import atomic_file
@@ -271,12 +271,12 @@ def _train(fresh: Any, data: Data, config: TrainingConfig, work: Path, progress:
         state = _load(checkpoint, state)
     metrics = _Metrics(work / "metrics.jsonl", state.lines)
     step = _step_function(optimiser, config)
-    evaluate = _evaluator(data)
+    score = likelihood.scorer(data.tuning, data.shape)
     for batch in _batches(data, config, state.step):
         model, moments, figures = step(state.model, state.optimiser, batch, state.step)
         state = state._replace(model=model, optimiser=moments, step=state.step + 1)
         if state.step % config.validate_every == 0 or state.step == config.max_steps:
-            loss = evaluate(state.model)
+            loss = score(state.model).loss
             better = loss < state.best_loss
             state = state._replace(
                 best=state.model if better else state.best,
@@ -315,22 +315,6 @@ def _step_function(optimiser: optax.GradientTransformation, config: TrainingConf
         return optax.apply_updates(model, updates), moments, figures
 
     return lambda model, moments, batch, index: step(model, moments, batch, jnp.int32(index))
-
-
-def _evaluator(data: Data) -> Callable[[Any], float]:
-    """A function that gives the negative log-likelihood (or its bound) per step on the tuning split."""
-    order = np.arange(data.tuning.patients)
-    key = jax.random.key(1)
-    total = jax.jit(lambda model, batch: model.log_likelihood(batch, key).sum())
-
-    def evaluate(model: Any) -> float:
-        scored = steps = 0.0
-        for batch in packing.batches(data.tuning, data.shape, order, 0):
-            scored += float(total(model, batch))
-            steps += float(batch.steps)
-        return -scored / steps
-
-    return evaluate
 
 
 def _batches(data: Data, config: TrainingConfig, done: int) -> Iterator[Batch]:
