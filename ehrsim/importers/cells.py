@@ -30,15 +30,18 @@ def typed(
     report: ImportReport,
     source: str,
     required: Collection[str] = (),
+    *,
+    time_format: str | None = None,
 ) -> pl.DataFrame:
     """Give columns of `frame` their types.
 
     A row without one of the `required` cells is left out and counted; another cell without its type becomes null and
-    is counted. `source` names the table in the report.
+    is counted. `source` names the table in the report; `time_format` is the `strptime` format of times, None for ISO
+    8601.
     """
     for column, cell_type in types.items():
         cells = frame[column]
-        values = convert(cells, cell_type)
+        values = convert(cells, cell_type, time_format)
         failed = cells.is_not_null() & values.is_null()
         frame = frame.with_columns(values.alias(column))
         if failed.any():
@@ -70,7 +73,7 @@ def first_of_each(frame: pl.DataFrame, column: str, report: ImportReport, source
     return frame.filter(~repeated)
 
 
-def convert(cells: pl.Series, cell_type: CellType) -> pl.Series:
+def convert(cells: pl.Series, cell_type: CellType, time_format: str | None = None) -> pl.Series:
     """The cells in the type named; null where they do not have it."""
     match cell_type:
         case "integer":
@@ -78,7 +81,7 @@ def convert(cells: pl.Series, cell_type: CellType) -> pl.Series:
         case "number":
             return cells.cast(pl.Float64, strict=False)
         case "time":
-            return in_calendar(times(cells))
+            return in_calendar(times(cells, time_format))
         case "identifier":
             return identifiers(cells)
         case "text":

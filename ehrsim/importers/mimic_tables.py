@@ -269,7 +269,7 @@ def _microbiology(table: Table, known: Known, report: ImportReport) -> Iterator[
     texts = ("test_name", "spec_type_desc", "org_name", "ab_name", "interpretation", "comments")
     keys = ["micro_specimen_id", "test_itemid", "org_itemid", "isolate_num"]
     optional: dict[str, CellType] = dict.fromkeys(texts, "text")
-    optional |= {name: "integer" for name in (*keys, "ab_itemid")}
+    optional |= dict.fromkeys((*keys, "ab_itemid"), "integer")
     optional |= {"charttime": "time", "dilution_value": "number"}
     columns = Columns({"chartdate": "time", "test_itemid": "integer"}, optional)
     seen = pl.DataFrame(schema=dict.fromkeys(keys, pl.Int64))

@@ -84,10 +84,10 @@ def report_unused(found: Mapping[str, Table], used: Iterable[str], report: Impor
     report.find(f"table not used: {', '.join(names)}", len(names))
 
 
-def columns(path: Path) -> list[str]:
+def columns(path: Path, separator: str | None = None) -> list[str]:
     """The column names of a file, in order; raises `InputError` if it has none that can be read."""
     with readable(path):
-        names = _scan(path).collect_schema().names()
+        names = _scan(path, separator).collect_schema().names()
     if any("\ufffd" in name for name in names):
         raise InputError(f"{path}: the header is not UTF-8 text", hint="save it as UTF-8")
     return names
