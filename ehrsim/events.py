@@ -219,11 +219,12 @@ def split_of(subject_ids: pl.Series, *, tuning: float = 0.1, held_out: float = 0
 def stable_id(identifiers: pl.Series) -> pl.Series:
     """A 63-bit integer id for each string: the number itself where the string is one, else a BLAKE2b hash of it."""
     unique = identifiers.drop_nulls().unique()
-    values = [_identifier_to_int(text) for text in unique.to_list()]
+    values = [stable_id_of(text) for text in unique.to_list()]
     return identifiers.replace_strict(unique, pl.Series(values, dtype=pl.Int64), default=None, return_dtype=pl.Int64)
 
 
-def _identifier_to_int(text: str) -> int:
+def stable_id_of(text: str) -> int:
+    """`stable_id` of one string."""
     if text.isascii() and text.isdigit() and len(text) <= 18 and (text == "0" or text[0] != "0"):
         return int(text)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
