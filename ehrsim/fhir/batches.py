@@ -1,0 +1,276 @@
+"""From the arrays of a group of subjects to batches of resources, one batch a resource type and kind of event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from ehrsim.fhir import identity, profiles
+from ehrsim.fhir.encounters import Place, encounters
+from ehrsim.fhir.fragments import Fragment, Labels, Resource, fragment
+from ehrsim.fhir.losses import is_bare_panel
+from ehrsim.fhir.patients import PatientLinks, demographics, patient, provenance
+from ehrsim.fhir.places import ORGANIZATIONS, PRACTITIONERS_EACH, places
+from ehrsim.fhir.resources import MAPPINGS, Event, blood_pressure
+from ehrsim.fhir.shapes import CODED, ENDED, NUMBER_OF, NUMERIC, TEXT, TIMED, Coded, Shapes, pressure_shape
+from ehrsim.fhir.table import Ints, Mask, Objects, Table, date_times, objects
+
+
+class Batch(NamedTuple):
+    """Resources of one type, made as they are asked for, with the arrays that say whose they are."""
+
+    resource_type: str
+    ids: list[str]
+    subjects: Ints
+    """Index of the subject of each."""
+    shapes: Ints
+    """A number of its shape for each, to pick one of every shape."""
+    resources: Iterator[Resource]
+
+
+class Links(NamedTuple):
+    """References of a group: encoded once for each subject and each visit."""
+
+    prefix: dict[str, str]
+    subject_ids: list[str]
+    visit_ids: list[str]
+    subjects: Objects
+    visits: Objects
+    """One more than there are visits: the last, None, is for events outside any."""
+    place: Ints
+    """The number of the place of each subject."""
+    practitioner: Ints
+    """The number among the practitioners of its place, of each visit, then of each subject."""
+    practitioners: Objects
+    """References to practitioners, shape (places, practitioners)."""
+
+
+def link(table: Table, prefix: dict[str, str]) -> Links:
+    """The references that the resources of a table share; `prefix` stands before the id for each resource type."""
+    subject_ids, visit_ids = identity.uuids(table.subject_lanes), identity.uuids(table.visits.lanes)
+    subjects = [_reference(prefix["Patient"] + uuid) for uuid in subject_ids]
+    visits = [_reference(prefix["Encounter"] + uuid) for uuid in visit_ids]
+    chosen = np.concatenate([table.visits.lanes[:, 0], table.subject_lanes[:, 1]]) % np.uint64(PRACTITIONERS_EACH)
+    practitioners = [_reference(prefix["Practitioner"] + uuid) for place in places() for uuid in place.practitioners]
+    return Links(
+        prefix,
+        subject_ids,
+        visit_ids,
+        objects(subjects),
+        objects([*visits, None]),
+        (table.subject_lanes[:, 0] % np.uint64(ORGANIZATIONS)).astype(np.int64),
+        chosen.astype(np.int64),
+        objects(practitioners).reshape(ORGANIZATIONS, PRACTITIONERS_EACH),
+    )
+
+
+def _reference(target: str, display: str | None = None) -> Fragment:
+    return fragment({"reference": target, "display": display} if display else {"reference": target})
+
+
+def batches(table: Table, shapes: Shapes, links: Links) -> Iterator[Batch]:
+    """All resources of a table, but for the places."""
+    labels = shapes.labels
+    yield _patients(table, shapes, links)
+    yield _encounters(table, shapes, links)
+    pressures = blood_pressures(table, shapes)
+    paired = np.zeros(len(table.kind), dtype=np.bool_)
+    paired[pressures[pressures >= 0]] = True
+    paired |= is_bare_panel(table, shapes)
+    if len(pressures):
+        yield _blood_pressures(table, pressures, links, labels)
+    for kind, mapping in MAPPINGS.items():
+        rows = np.flatnonzero((table.kind == NUMBER_OF[kind]) & ~paired)
+        if not len(rows):
+            continue
+        ids = identity.uuids(table.lanes[rows])
+        keys = table.shape_keys(rows)
+        parts = _results(table, shapes, rows, pressures, links) if kind == "panel" else None
+        events = _events(table, shapes, rows, ids, keys, links, parts)
+        yield Batch(mapping.resource_type, ids, table.subject[rows], keys, map(mapping.build, events))
+    yield _provenances(table, links, labels)
+
+
+def _events(
+    table: Table, shapes: Shapes, rows: Ints, ids: list[str], keys: Ints, links: Links, parts: list[Any] | None = None
+) -> Iterator[Event]:
+    """The events of some rows as their builders see them."""
+    distinct, inverse = np.unique(keys, return_inverse=True)
+    subject, visit = table.subject[rows], table.visit[rows]
+    attending = links.practitioner[np.where(visit >= 0, visit, len(links.visit_ids) + subject)]
+    columns = (
+        ids,
+        objects([shapes.shape(key) for key in distinct.tolist()])[inverse].tolist(),
+        links.subjects[subject].tolist(),
+        links.visits[visit].tolist(),
+        table.time[rows].tolist(),
+        table.end[rows].tolist(),
+        table.value[rows].tolist(),
+        table.text[rows].tolist(),
+        links.practitioners[links.place[subject], attending].tolist(),
+    )
+    return map(Event, *columns) if parts is None else map(Event, *columns, parts)
+
+
+def _patients(table: Table, shapes: Shapes, links: Links) -> Batch:
+    count = len(table.subjects)
+    own = links.practitioner[len(links.visit_ids) :]
+    prefix = links.prefix["Organization"]
+    organizations = [_reference(prefix + place.organization, place.name) for place in places()]
+    of_subject = [
+        PatientLinks(links.practitioners[place, each], organizations[place])
+        for place, each in zip(links.place.tolist(), own.tolist(), strict=True)
+    ]
+    facts = demographics(table, shapes)
+    lanes = [(int(one), int(other)) for one, other in table.subject_lanes.tolist()]
+    columns = (links.subject_ids, table.subjects.tolist(), lanes, facts, of_subject)
+    resources = map(patient, *columns, [shapes.labels] * count)
+    filled = np.array([sum(1 << bit for bit, fact in enumerate(known) if fact is not None) for known in facts])
+    return Batch("Patient", links.subject_ids, np.arange(count), filled, resources)
+
+
+def _encounters(table: Table, shapes: Shapes, links: Links) -> Batch:
+    visits = table.visits
+    place, each = links.place[visits.subject], links.practitioner[: len(visits.subject)]
+    shared = objects(
+        [_visit_place(number, one, links) for number, one in np.ndindex(ORGANIZATIONS, PRACTITIONERS_EACH)]
+    )
+    where = shared.reshape(ORGANIZATIONS, PRACTITIONERS_EACH)[place, each].tolist()
+    subjects = links.subjects.tolist()
+    resources = encounters(table, shapes, links.visit_ids, subjects, where, shapes.labels)
+    start, end = visits.start, visits.end
+    keys = np.where(start >= 0, table.code[start], -1) * 16 + np.where(end >= 0, table.form[end] & 7, 8)
+    return Batch("Encounter", links.visit_ids, visits.subject, keys, resources)
+
+
+def _visit_place(number: int, practitioner: int, links: Links) -> Place:
+    place, prefix = places()[number], links.prefix
+    individual = {"reference": prefix["Practitioner"] + place.practitioners[practitioner]}
+    return Place(
+        fragment([{"individual": individual}]),
+        fragment([{"location": {"reference": prefix["Location"] + place.location}}]),
+        _reference(prefix["Organization"] + place.organization, place.name),
+    )
+
+
+def blood_pressures(table: Table, shapes: Shapes) -> Ints:
+    """Pairs of rows, shape (n, 2): the systolic and diastolic pressures of one subject, visit and time; -1 for none."""
+    whole = (table.form & (NUMERIC | CODED | TEXT | ENDED | TIMED)) == NUMERIC | TIMED
+    millimetres = np.array([unit == profiles.BLOOD_PRESSURE_UNIT for unit in shapes.units], dtype=np.bool_)
+    whole &= millimetres[table.unit]
+    sides = [
+        _moments(table, np.flatnonzero(whole & _has_code(table, shapes, code)), name)
+        for code, name in ((profiles.SYSTOLIC, "systolic"), (profiles.DIASTOLIC, "diastolic"))
+    ]
+    keys = ["subject", "visit", "time", "repeat"]
+    pairs = sides[0].join(sides[1], on=keys, how="full", coalesce=True).select("systolic", "diastolic").fill_null(-1)
+    rows: Ints = pairs.to_numpy().astype(np.int64)
+    return rows[np.argsort(rows.max(axis=1), kind="stable")]
+
+
+def _moments(table: Table, rows: Ints, name: str) -> pl.DataFrame:
+    """Rows with the subject, visit and time of each, and a number among the rows that share them."""
+    moments = pl.DataFrame(
+        {
+            name: rows,
+            "subject": table.subject[rows],
+            "visit": table.visit[rows],
+            "time": table.frame["time"].to_physical().gather(rows),
+        }
+    )
+    return moments.with_columns(repeat=pl.int_range(pl.len()).over("subject", "visit", "time"))
+
+
+def _has_code(table: Table, shapes: Shapes, value: str) -> Mask:
+    has = [(code.kind, code.system, code.value) == ("observation", "LOINC", value) for code in shapes.codes]
+    mask: Mask = np.array(has, dtype=np.bool_)[table.code]
+    return mask
+
+
+def _blood_pressures(table: Table, pairs: Ints, links: Links, labels: Labels) -> Batch:
+    rows = pairs.max(axis=1)
+    ids = identity.uuids(table.lanes[_carriers(pairs)])
+    values = objects([*table.value.tolist(), None])[pairs]
+    shape = pressure_shape(labels)
+    subject, visit = table.subject[rows], table.visit[rows]
+    nothing = [None] * len(rows)
+    columns = (
+        ids,
+        [shape] * len(rows),
+        links.subjects[subject].tolist(),
+        links.visits[visit].tolist(),
+        table.time[rows].tolist(),
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        values.tolist(),
+    )
+    keys = (pairs[:, 0] < 0) * 4 + (pairs[:, 1] < 0) * 2 + (visit >= 0)
+    return Batch("Observation", ids, subject, -1 - keys, map(blood_pressure, map(Event, *columns)))
+
+
+def _carriers(pairs: Ints) -> Ints:
+    """The row that gives the id of each blood pressure: the systolic one, the other where there is none."""
+    carriers: Ints = np.where(pairs[:, 0] >= 0, pairs[:, 0], pairs[:, 1])
+    return carriers
+
+
+def _results(table: Table, shapes: Shapes, rows: Ints, pressures: Ints, links: Links) -> list[list[Fragment]]:
+    """References to the results of each panel: the observations of its subject, visit and time that belong to it."""
+    observed = table.rows_of("observation")
+    moments = ["subject", "visit", "time"]
+    at_panels = _moments(table, rows, "panel").with_columns(panel_code=table.code[rows])
+    at_observations = _moments(table, observed, "observation").with_columns(code=table.code[observed])
+    found = (
+        at_panels.join(at_observations, on=moments, how="inner")
+        .join(_members(shapes, table.code[rows], table.code[observed]), on=["panel_code", "code"], how="semi")
+        .sort("panel", "observation")
+    )
+    carrier = np.arange(len(table.kind))
+    carrier[pressures[pressures[:, 1] >= 0, 1]] = _carriers(pressures)[pressures[:, 1] >= 0]
+    pairs = pl.DataFrame({"panel": found["panel"], "carrier": carrier[found["observation"].to_numpy()]})
+    pairs = pairs.unique(maintain_order=True)
+    prefix = links.prefix["Observation"]
+    references = [_reference(prefix + uuid) for uuid in identity.uuids(table.lanes[pairs["carrier"].to_numpy()])]
+    results: list[list[Fragment]] = [[] for _ in rows]
+    places = np.searchsorted(rows, pairs["panel"].to_numpy()).tolist()
+    for place, reference in zip(places, references, strict=True):
+        results[place].append(reference)
+    return results
+
+
+def _members(shapes: Shapes, panels: Ints, observations: Ints) -> pl.DataFrame:
+    """Which codes of panels hold which codes of observations."""
+    pairs = [
+        (panel, code)
+        for panel in np.unique(panels).tolist()
+        for code in np.unique(observations).tolist()
+        if _belongs(shapes.codes[panel], shapes.codes[code])
+    ]
+    return pl.DataFrame(pairs, schema={"panel_code": pl.Int64, "code": pl.Int64}, orient="row")
+
+
+def _belongs(panel: Coded, code: Coded) -> bool:
+    category = profiles.category_of(code.value, None) if code.system == "LOINC" else None
+    if code.value == profiles.BLOOD_PRESSURE or panel.system != "LOINC":
+        return False
+    return profiles.in_panel(panel.value, code.value, category)
+
+
+def _provenances(table: Table, links: Links, labels: Labels) -> Batch:
+    lanes = identity.hashed(identity.key_of("Provenance"), *table.subject_lanes.T)
+    ids = identity.uuids(lanes)
+    latest = pl.DataFrame({"subject": table.subject}).with_columns(
+        time=pl.max_horizontal(table.frame["time"], table.frame["end_time"])
+    )
+    last = latest.group_by("subject", maintain_order=True).agg(pl.col("time").max())["time"]
+    organizations = [_reference(links.prefix["Organization"] + place.organization, place.name) for place in places()]
+    targets = [_reference(links.prefix["Patient"] + uuid) for uuid in links.subject_ids]
+    whose = [organizations[place] for place in links.place.tolist()]
+    columns = (ids, targets, whose, date_times(last).tolist())
+    resources = map(provenance, *columns, [labels] * len(ids))
+    return Batch("Provenance", ids, np.arange(len(ids)), np.zeros(len(ids), dtype=np.int64), resources)

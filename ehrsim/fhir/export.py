@@ -1,0 +1,78 @@
+"""The verb `export_fhir`: events in, FHIR R4 with US Core 6.1 profiles out, every resource labelled as synthetic."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import get_args
+
+from ehrsim import codes
+from ehrsim.errors import UsageError
+from ehrsim.fhir import groups, identity
+from ehrsim.fhir.batches import batches, link
+from ehrsim.fhir.fragments import Labels
+from ehrsim.fhir.groups import Events
+from ehrsim.fhir.losses import count_losses
+from ehrsim.fhir.report import ExportReport
+from ehrsim.fhir.shapes import Shapes
+from ehrsim.fhir.table import table_of
+from ehrsim.fhir.validation import Validate, Validator
+from ehrsim.fhir.writers import BundleWriter, Format, NdjsonWriter, Writer, encoded, prefixes
+from ehrsim.outputs import atomic_directory
+from ehrsim.progress import Progress, silent
+
+GROUP_EVENTS = {"ndjson": 250_000, "transaction": 25_000, "collection": 25_000}
+"""Events of a group by format: bundles are held in memory until their group is complete."""
+
+
+def export_fhir(
+    events: Events,
+    out: str | Path,
+    *,
+    format: Format = "ndjson",
+    validate: Validate = "none",
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> ExportReport:
+    """Write events (a MEDS folder, a Parquet file or a frame) as FHIR R4 to the folder `out`, and say what was written.
+
+    `ndjson` is one `Type.ndjson` a resource type; `transaction` and `collection` are one bundle a patient, complete in
+    itself. Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any
+    format, order or subset of the subjects. `validate` holds none, a sample (the first resource of every shape and
+    some hundred others) or all resources against fhir.resources. Memory is bounded by a group of some hundred
+    thousand events.
+
+    Raises `InputError` for a source that is no event table, `UsageError` for an unknown option or an output that
+    exists, `GateError` for a resource that is not valid; then nothing is written.
+    """
+    for option, value, known in (("format", format, get_args(Format)), ("validate", validate, get_args(Validate))):
+        if value not in known:
+            raise UsageError(f"unknown {option} `{value}`", hint=f"expected one of {', '.join(known)}")
+    report = ExportReport(format=format)
+    with atomic_directory(Path(out), overwrite=overwrite) as folder, ExitStack() as stack:
+        source = groups.open_source(events)
+        key = identity.run_key(source.dataset, seed)
+        labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}")
+        shapes, validator = Shapes(labels), Validator(validate, report)
+        writer: Writer
+        if format == "ndjson":
+            writer = NdjsonWriter(folder, labels, stack)
+        else:
+            writer = BundleWriter(folder, labels, format)
+        parts = groups.parts(source, GROUP_EVENTS[format], report)
+        total = sum(part.subjects for part in parts)
+        for part in parts:
+            frame = groups.read(part, report)
+            if not frame.is_empty():
+                table = table_of(frame, shapes, groups.descriptions_in(frame, source.descriptions), key)
+                count_losses(table, shapes, report)
+                links = link(table, prefixes(format))
+                for batch in batches(table, shapes, links):
+                    writer.write(batch, validator.checked(batch, map(encoded, batch.resources)))
+                writer.end_group(table, links.place.tolist())
+                report.patients += len(table.subjects)
+            progress("export", report.patients, total, "patients")
+        writer.finish()
+        report.resources = dict(sorted(writer.counts.items()))
+    return report

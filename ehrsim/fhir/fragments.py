@@ -1,0 +1,82 @@
+"""The parts of FHIR that many resources share, encoded once: metadata, codes, references, categories."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from html import escape
+from typing import Any, NamedTuple
+
+import orjson
+
+from ehrsim import codes
+
+HL7 = "http://terminology.hl7.org/CodeSystem/"
+EXTENSIONS = "http://hl7.org/fhir/StructureDefinition/"
+US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/"
+SUBJECT_SYSTEM = f"{codes.URI_BASE}/identifier/subject"
+VISIT_SYSTEM = f"{codes.URI_BASE}/identifier/visit"
+TAG_SYSTEM = f"{codes.URI_BASE}/CodeSystem/tag"
+
+Resource = dict[str, Any]
+Fragment = orjson.Fragment
+
+
+def fragment(value: Any) -> Fragment:
+    """A part encoded once, to stand in any number of resources."""
+    return Fragment(orjson.dumps(value))
+
+
+def coding(system: str, code: str, display: str) -> dict[str, str]:
+    """A FHIR Coding."""
+    return {"system": system, "code": code, "display": display}
+
+
+def concept(system: str, code: str, display: str) -> Resource:
+    """A CodeableConcept of one coding."""
+    return {"coding": [coding(system, code, display)], "text": display}
+
+
+def absent(reason: str) -> Resource:
+    """A dataAbsentReason."""
+    return {"coding": [coding(f"{HL7}data-absent-reason", reason, reason.capitalize())]}
+
+
+def absent_extension(reason: str) -> Resource:
+    """What stands in place of a primitive that is required but not known."""
+    return {"extension": [{"url": f"{EXTENSIONS}data-absent-reason", "valueCode": reason}]}
+
+
+def narrative(text: str) -> Resource:
+    """A generated narrative of one line."""
+    return {"status": "generated", "div": f'<div xmlns="http://www.w3.org/1999/xhtml">{escape(text)}</div>'}
+
+
+class Labels(NamedTuple):
+    """What labels every resource of an export: where it comes from, and that it is synthetic."""
+
+    source: str
+
+    def meta(self, profile: str | None = None) -> Fragment:
+        """The metadata of a resource, with the US Core profile of that name, or none."""
+        return _meta(self.source, profile)
+
+
+@lru_cache(maxsize=256)
+def _meta(source: str, profile: str | None) -> Fragment:
+    meta: Resource = {"source": source}
+    if profile:
+        meta["profile"] = [US_CORE + profile]
+    meta["security"] = [coding(f"{HL7}v3-ActReason", "HTEST", "test health data")]
+    meta["tag"] = [coding(TAG_SYSTEM, "synthetic", "Synthetic")]
+    return fragment(meta)
+
+
+def code_value(value: str) -> str:
+    """A code as FHIR allows it: without surrounding or doubled white space."""
+    return " ".join(value.split())
+
+
+def event_concept(system: str, value: str, description: str | None) -> Resource:
+    """The CodeableConcept of an event's code; the code is its own display where it has no description."""
+    value = code_value(value)
+    return concept(codes.uri(system), value, (description or "").strip() or value)

@@ -1,0 +1,213 @@
+"""Patients with their demographics, and the Provenance that says a patient is simulated."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from ehrsim import codes
+from ehrsim.fhir import people
+from ehrsim.fhir.fragments import (
+    EXTENSIONS,
+    HL7,
+    SUBJECT_SYSTEM,
+    US_CORE,
+    Fragment,
+    Labels,
+    Resource,
+    coding,
+    concept,
+)
+from ehrsim.fhir.shapes import NUMBER_OF, Shapes
+from ehrsim.fhir.table import Table
+
+GENDERS = ("male", "female", "other")
+MARITAL_STATUSES = {
+    "A": "Annulled",
+    "C": "Common Law",
+    "D": "Divorced",
+    "I": "Interlocutory",
+    "L": "Legally Separated",
+    "M": "Married",
+    "P": "Polygamous",
+    "S": "Never Married",
+    "T": "Domestic partner",
+    "U": "unmarried",
+    "W": "Widowed",
+}
+_RACE_WORDS = {
+    "white": "2106-3",
+    "caucasian": "2106-3",
+    "black": "2054-5",
+    "africanamerican": "2054-5",
+    "black/africanamerican": "2054-5",
+    "asian": "2028-9",
+    "native": "1002-5",
+    "americanindian": "1002-5",
+    "nativehawaiian": "2076-8",
+    "pacificislander": "2076-8",
+}
+_ETHNICITY_WORDS = {"hispanic": "2135-2", "nonhispanic": "2186-5", "nothispanic": "2186-5"}
+_OMB_RACES = frozenset(codes.RACES) - {"2131-1"}
+_LANGUAGES = {
+    "ar": "Arabic",
+    "de": "German",
+    "en": "English",
+    "en-US": "English (United States)",
+    "es": "Spanish",
+    "fr": "French",
+    "hi": "Hindi",
+    "it": "Italian",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "pt": "Portuguese",
+    "ru": "Russian",
+    "vi": "Vietnamese",
+    "zh": "Chinese",
+}
+_LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[A-Z]{2})?")
+DEMOGRAPHICS = ("birth", "death", "gender", "race", "ethnicity", "marital", "language")
+NEVER = "1970-01-01T00:00:00Z"
+"""When a record without any time is recorded."""
+
+
+class Demographics(NamedTuple):
+    """What the events say of one subject: the value of the first event of each kind."""
+
+    birth: str | None = None
+    death: str | None = None
+    gender: str | None = None
+    race: str | None = None
+    ethnicity: str | None = None
+    marital: str | None = None
+    language: str | None = None
+
+
+def demographics(table: Table, shapes: Shapes) -> list[Demographics]:
+    """The demographics of each subject of a table."""
+    found: list[dict[str, str]] = [{} for _ in table.subjects]
+    for kind in DEMOGRAPHICS:
+        rows = table.rows_of(kind)
+        dated = kind in ("birth", "death")
+        values = table.time[rows].tolist() if dated else [shapes.codes[code].value for code in table.code[rows]]
+        for subject, value in zip(table.subject[rows].tolist(), values, strict=True):
+            if value is not None:
+                found[subject].setdefault(kind, value)
+    return [Demographics(**values) for values in found]
+
+
+def repeated(table: Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Rows of demographic events beyond the first of their kind and subject, which a Patient has no place for."""
+    rows = np.flatnonzero(np.isin(table.kind, [NUMBER_OF[kind] for kind in DEMOGRAPHICS]))
+    pairs = table.subject[rows] * len(NUMBER_OF) + table.kind[rows]
+    _, first = np.unique(pairs, return_index=True)
+    return np.delete(rows, first)
+
+
+class PatientLinks(NamedTuple):
+    """What a Patient refers to."""
+
+    practitioner: Fragment
+    organization: Fragment
+
+
+def patient(
+    uuid: str, subject: int, lanes: tuple[int, int], facts: Demographics, links: PatientLinks, labels: Labels
+) -> Resource:
+    """A Patient; what the events do not say (name, address …) is invented from the hash."""
+    gender = facts.gender if facts.gender in GENDERS else "unknown"
+    draws = people.Draws(lanes)
+    name = people.name(draws, gender)
+    address, city = people.address(draws)
+    resource: Resource = {
+        "resourceType": "Patient",
+        "id": uuid,
+        "meta": labels.meta("us-core-patient"),
+        "extension": [],
+        "identifier": [{"system": SUBJECT_SYSTEM, "value": str(subject)}],
+        "active": True,
+        "name": [name],
+        "telecom": [people.telephone(draws, city, "home")],
+        "gender": gender,
+    }
+    if facts.race is not None:
+        resource["extension"].append(_omb_extension("us-core-race", facts.race, codes.RACES, _RACE_WORDS))
+    if facts.ethnicity is not None:
+        extension = _omb_extension("us-core-ethnicity", facts.ethnicity, codes.ETHNICITIES, _ETHNICITY_WORDS)
+        resource["extension"].append(extension)
+    if not resource["extension"]:
+        del resource["extension"]
+    if facts.birth is not None:
+        resource |= _birth(facts.birth)
+    if facts.death is not None:
+        resource["deceasedDateTime"] = facts.death
+    resource["address"] = [{"use": "home", **address}]
+    if facts.marital is not None:
+        resource["maritalStatus"] = _marital(facts.marital)
+    if facts.language is not None:
+        resource["communication"] = [{"language": _language(facts.language), "preferred": True}]
+    resource["generalPractitioner"] = [links.practitioner]
+    resource["managingOrganization"] = links.organization
+    return resource
+
+
+def _birth(time: str) -> Resource:
+    members: Resource = {"birthDate": time[:10]}
+    if time[10:] != "T00:00:00Z":
+        members["_birthDate"] = {"extension": [{"url": f"{EXTENSIONS}patient-birthTime", "valueDateTime": time}]}
+    return members
+
+
+def _omb_extension(profile: str, value: str, displays: dict[str, str], words: dict[str, str]) -> Resource:
+    """A race or ethnicity: an OMB category where the value is one or a word for one, and a text."""
+    code = value if value in displays else words.get(re.sub(r"[\s_-]", "", value.casefold()))
+    parts: list[Resource] = []
+    if code in _OMB_RACES or code in codes.ETHNICITIES:
+        omb = coding(codes.uri("CDCREC"), str(code), displays[str(code)])
+        parts.append({"url": "ombCategory", "valueCoding": omb})
+    elif code in displays:
+        detailed = coding(codes.uri("CDCREC"), str(code), displays[str(code)])
+        parts.append({"url": "detailed", "valueCoding": detailed})
+    parts.append({"url": "text", "valueString": displays.get(value, value)})
+    return {"url": US_CORE + profile, "extension": parts}
+
+
+def _marital(value: str) -> Resource:
+    display = MARITAL_STATUSES.get(value)
+    return concept(f"{HL7}v3-MaritalStatus", value, display) if display else {"text": value}
+
+
+def _language(value: str) -> Resource:
+    if not _LANGUAGE_TAG.fullmatch(value):
+        return {"text": value}
+    return concept(codes.uri("BCP47"), value, _LANGUAGES.get(value, value))
+
+
+def provenance(uuid: str, target: Fragment, organization: Fragment, recorded: str | None, labels: Labels) -> Resource:
+    """The Provenance of a patient: assembled by ehrsim on behalf of an organisation, from no living person."""
+    kind = f"{HL7}provenance-participant-type"
+    return {
+        "resourceType": "Provenance",
+        "id": uuid,
+        "meta": labels.meta("us-core-provenance"),
+        "contained": [
+            {
+                "resourceType": "Device",
+                "id": "ehrsim",
+                "deviceName": [{"name": "ehrsim", "type": "model-name"}],
+                "note": [{"text": "Simulates patients who never existed."}],
+            }
+        ],
+        "target": [target],
+        "recorded": recorded or NEVER,
+        "activity": {"coding": [coding(f"{HL7}v3-DataOperation", "CREATE", "create")]},
+        "agent": [
+            {
+                "type": concept(kind, "author", "Author"),
+                "who": {"reference": "#ehrsim"},
+                "onBehalfOf": organization,
+            }
+        ],
+    }

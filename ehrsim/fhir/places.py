@@ -1,0 +1,81 @@
+"""The organisations, locations and practitioners that care for the patients: a small fixed set, chosen from by hash."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from ehrsim.fhir import identity, people
+from ehrsim.fhir.fragments import HL7, Labels, Resource, concept
+
+ORGANIZATIONS = 8
+PRACTITIONERS_EACH = 4
+_NAMES = ("Cedar", "Elm", "Harbor", "Juniper", "Lakeside", "Maple", "Prairie", "Summit")
+
+
+class Place(NamedTuple):
+    """An organisation with its location and its practitioners, by UUID."""
+
+    organization: str
+    location: str
+    practitioners: tuple[str, ...]
+    name: str
+
+
+@lru_cache(maxsize=1)
+def places() -> tuple[Place, ...]:
+    """The fixed set; the same in every export, so that uploads to one server share it."""
+    return tuple(
+        Place(
+            identity.uuid_of("Organization", number),
+            identity.uuid_of("Location", number),
+            tuple(identity.uuid_of("Practitioner", number, each) for each in range(PRACTITIONERS_EACH)),
+            f"{name} Synthetic Health Center",
+        )
+        for number, name in enumerate(_NAMES)
+    )
+
+
+def place_resources(number: int, labels: Labels, prefix: dict[str, str]) -> list[Resource]:
+    """The resources of one place; `prefix` stands before an id in a reference to each type of resource."""
+    place = places()[number]
+    key = identity.key_of("place", number).tolist()
+    draws = people.Draws((key[0], key[1]))
+    address, city = people.address(draws)
+    phone = people.telephone(draws, city, "work")
+    managing = {"reference": prefix["Organization"] + place.organization, "display": place.name}
+    organization: Resource = {
+        "resourceType": "Organization",
+        "id": place.organization,
+        "meta": labels.meta("us-core-organization"),
+        "identifier": [people.national_provider_identifier(number)],
+        "active": True,
+        "type": [concept(f"{HL7}organization-type", "prov", "Healthcare Provider")],
+        "name": place.name,
+        "telecom": [phone],
+        "address": [address],
+    }
+    location: Resource = {
+        "resourceType": "Location",
+        "id": place.location,
+        "meta": labels.meta("us-core-location"),
+        "status": "active",
+        "name": f"{place.name}, {address['line'][0]}",
+        "telecom": [phone],
+        "address": address,
+        "managingOrganization": managing,
+    }
+    practitioners = [
+        {
+            "resourceType": "Practitioner",
+            "id": uuid,
+            "meta": labels.meta("us-core-practitioner"),
+            "identifier": [people.national_provider_identifier(1_000 + number * PRACTITIONERS_EACH + each)],
+            "active": True,
+            "name": [people.name(draws, None)],
+            "telecom": [phone],
+            "address": [address],
+        }
+        for each, uuid in enumerate(place.practitioners)
+    ]
+    return [organization, location, *practitioners]
