@@ -173,7 +173,9 @@ def _agreement(compared: pl.DataFrame) -> dict[str, str]:
 
 
 def _signed(explained: float | None) -> str:
-    return "–" if explained is None else f"{explained:.3f}".replace("-", "−")
+    if explained is None:
+        return "–"
+    return f"{explained:.{3 if explained > -1 else 1}f}".replace("-", "−")
 
 
 def _scatters(compared: pl.DataFrame, sizes: tuple[int, int]) -> list[Figure]:
