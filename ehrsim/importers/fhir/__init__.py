@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from ehrsim import codes, events
+from ehrsim import events
 from ehrsim.importers.fhir.clinical import CLINICAL, Builder
 from ehrsim.importers.fhir.elements import UnusableResource
 from ehrsim.importers.fhir.patients import encounter, patient

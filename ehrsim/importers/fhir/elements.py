@@ -32,7 +32,7 @@ _PREFERRED: dict[Kind, tuple[str, ...]] = {
     "panel": ("LOINC", "SNOMED"),
 }
 _PREFERRED_ELSE = ("SNOMED", "ICD10CM", "LOINC", "RxNorm", "CVX")
-"""Which of several codings of one concept is taken: the earliest system of these, then any known one, then the first."""
+"""Which of several codings of a concept is taken: the earliest system of these, then a known one, then the first."""
 
 
 class UnusableResource(Exception):
@@ -66,9 +66,6 @@ class Quantity(NamedTuple):
     comparator: str | None
 
 
-NO_QUANTITY = Quantity(None, None, None)
-
-
 def child(parent: Element, name: str) -> Element | None:
     """The object under a name, None if there is none."""
     value = parent.get(name)
@@ -99,11 +96,11 @@ def first(parent: Element, name: str) -> Element | None:
 def text(parent: Element, name: str) -> str | None:
     """The text under a name, None if there is none or it is blank."""
     value = parent.get(name)
+    if type(value) is str:
+        return value if value and not value.isspace() else None
     if value is None:
         return None
-    if type(value) is not str:
-        raise _mistyped(name, value, "a text")
-    return value if value and not value.isspace() else None
+    raise _mistyped(name, value, "a text")
 
 
 def number(parent: Element, name: str) -> float | None:
@@ -150,7 +147,7 @@ def _moment(written: str) -> Moment | None:
 def quantity(element: Element | None) -> Quantity:
     """A Quantity; the unit is its UCUM code, or the unit as written where that says more (`{beats}/min`)."""
     if element is None:
-        return NO_QUANTITY
+        return Quantity(None, None, None)
     written, code = text(element, "unit"), text(element, "code")
     coded = code is not None and element.get("system") == codes.UCUM_URI and not (written and "{" in written)
     return Quantity(number(element, "value"), code if coded else written or code, text(element, "comparator"))
@@ -170,6 +167,8 @@ def meaning(concept: Element | None, kind: Kind) -> Meaning | None:
 def best_coding(concept: Element, kind: Kind) -> Element | None:
     """The coding of a CodeableConcept that its event takes, None where no coding has a code."""
     codings = children(concept, "coding")
+    if len(codings) == 1 and text(codings[0], "code") is not None:
+        return codings[0]
     coded = [coding for coding in codings if text(coding, "code") is not None]
     if len(coded) < 2:
         return coded[0] if coded else None

@@ -118,24 +118,22 @@ def encounter(record: Record) -> list[Event]:
     types = children(resource, "type")
     when = period(record, child(resource, "period"))
     events = _bounds(record, whom, key, when, _visit_code(record, types))
-    for kind, concepts in _coded(record, types):
-        events += [
-            Event(whom, when.start, found.code, visit_id=key, description=found.description) for found in concepts
-        ]
-    return events
+    coded = [*_types(record, types), *_reasons(resource)]
+    return events + [Event(whom, when.start, code, visit_id=key, description=display) for code, display in coded]
 
 
-def _coded(record: Record, types: list[Element]) -> list[tuple[Kind, list[Meaning]]]:
-    """The types and reasons of an Encounter as codes; a type that is words only says no more than its class."""
+def _types(record: Record, types: list[Element]) -> list[Meaning]:
+    """The types of an Encounter as codes; one that is words only says no more than its class."""
     plain = [concept for concept in types if not _is_visit_code(concept)]
     coded = [concept for concept in plain if best_coding(concept, "visit_type")]
     if len(coded) < len(plain):
         record.find("Encounter type without a code left out")
-    reasons = children(record.resource, "reasonCode")
-    return [
-        ("visit_type", [found for concept in coded if (found := meaning(concept, "visit_type"))]),
-        ("reason", [found for concept in reasons if (found := meaning(concept, "reason"))]),
-    ]
+    return [found for concept in coded if (found := meaning(concept, "visit_type"))]
+
+
+def _reasons(resource: Element) -> list[Meaning]:
+    concepts = children(resource, "reasonCode")
+    return [found for concept in concepts if (found := meaning(concept, "reason"))]
 
 
 def _visit_code(record: Record, types: list[Element]) -> str | None:
