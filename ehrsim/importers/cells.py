@@ -113,12 +113,8 @@ def identifiers(cells: pl.Series) -> pl.Series:
     names = texts(cells)
     numbers = names.cast(pl.Int64, strict=False)
     plain = ((names == numbers.cast(pl.String)) & (numbers >= 0) & (names.str.len_bytes() <= 18)).fill_null(False)
-    if (plain | names.is_null()).all():
-        return numbers
-    hashed = events.stable_id(names.filter(~plain & names.is_not_null()).unique())
-    table = dict(zip(names.filter(~plain & names.is_not_null()).unique(), hashed, strict=True))
-    others = names.replace_strict(table, default=None, return_dtype=pl.Int64)
-    return numbers.zip_with(plain, others)
+    others = (~plain & names.is_not_null()).arg_true()
+    return numbers if others.is_empty() else numbers.scatter(others, events.stable_id(names.gather(others)))
 
 
 def times(cells: pl.Series, time_format: str | None = None) -> pl.Series:

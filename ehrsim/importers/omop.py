@@ -159,7 +159,7 @@ def _deaths(table: Table | None, known: pl.DataFrame, concepts: pl.DataFrame, re
     frame = tables.whole(table, ["person_id", "death_date"], optional, report)
     types: dict[str, cells.CellType] = {"person_id": "integer", "cause_concept_id": "integer"}
     frame = _of_known(cells.typed(frame, types, report, table.name), known, report, table.name)
-    frame = _moment(frame, "death", report, table.name, required=True)
+    frame = _start(frame, "death", report, table.name)
     frame = cells.first_of_each(frame, "subject_id", report, table.name)
     causes = omop_vocabulary.look_up(frame, "cause_concept_id", concepts, "cause_").drop_nulls("cause_value")
     return pl.concat(
@@ -193,16 +193,20 @@ def _visits(table: Table, known: pl.DataFrame, concepts: pl.DataFrame, report: I
     """Start and end of each visit; the end says where the person went."""
     required = ["visit_occurrence_id", "person_id", "visit_concept_id", "visit_start_date"]
     discharge = ["discharged_to_concept_id", "discharge_to_concept_id"]
-    optional = ["visit_start_datetime", "visit_end_date", "visit_end_datetime", "visit_source_concept_id", *discharge]
+    place = ["discharged_to_source_value", "discharge_to_source_value"]
+    optional = ["visit_start_datetime", "visit_end_date", "visit_end_datetime", "visit_source_concept_id"]
+    optional += [*discharge, *place]
     identifiers = ("visit_occurrence_id", "visit_concept_id", "visit_source_concept_id", *discharge)
     types: dict[str, cells.CellType] = dict.fromkeys(identifiers, "integer")
+    types |= dict.fromkeys(place, "text")
     for batch in tables.rows(table, required, optional, report):
         frame = cells.typed(batch, types, report, table.name, required=("visit_occurrence_id",))
         frame = _of_known(frame, known, report, table.name)
-        frame = _moment(frame, "visit_start", report, table.name, required=True)
-        frame = _moment(frame, "visit_end", report, table.name)
+        frame = _start(frame, "visit_start", report, table.name)
+        frame = _end(frame, "visit_end", "visit_start", report, table.name)
         frame = frame.with_columns(discharged=pl.coalesce(discharge))
         frame = omop_vocabulary.look_up(frame, "discharged", concepts, "discharged_")
+        frame = frame.with_columns(discharged_to=pl.coalesce("discharged_name", *place))
         frame = frame.with_columns(visit_class=_visit_class(frame, concepts, report))
         yield _visit_events(frame, report)
 
@@ -234,7 +238,7 @@ def _visit_events(frame: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
         "subject_id",
         time="visit_end",
         code=pl.lit("VISIT_END//") + pl.col("visit_class"),
-        text_value="discharged_name",
+        text_value="discharged_to",
         visit_id="visit_occurrence_id",
     )
     return pl.concat([starts, ends], how="diagonal")
@@ -276,11 +280,11 @@ def _events(
     if fact.has_values:
         types |= _VALUE_TYPES
     frame = _of_known(cells.typed(batch, types, report, fact.table), known, report, fact.table)
-    frame = _moment(frame, fact.start, report, fact.table, required=True)
+    frame = _start(frame, fact.start, report, fact.table)
     frame = omop_vocabulary.choose_codes(frame, fact.domain, fact.kind, concepts, report, fact.table)
     columns = {"time": pl.col(fact.start), "visit_id": pl.col("visit_occurrence_id")}
     if fact.end:
-        frame = _moment(frame, fact.end, report, fact.table)
+        frame = _end(frame, fact.end, fact.start, report, fact.table)
         columns["end_time"] = pl.col(fact.end)
     if fact.has_values:
         frame = _values(frame, concepts)
@@ -313,17 +317,25 @@ def _of_known(frame: pl.DataFrame, known: pl.DataFrame, report: ImportReport, so
     return frame.rename({"person_id": "subject_id"})
 
 
-def _moment(
-    frame: pl.DataFrame, name: str, report: ImportReport, source: str, *, required: bool = False
-) -> pl.DataFrame:
-    """Add `name`: the datetime where it lies on the date beside it or stands alone, else the date.
+def _start(frame: pl.DataFrame, name: str, report: ImportReport, source: str) -> pl.DataFrame:
+    """Add the time `name`; rows without its date are left out: they would pass for facts of all times."""
+    return _moment(frame, name, report, source, required=(f"{name}_date",))
 
-    Where it is `required`, rows without a date are left out: an event without a time would pass for a fact of always.
-    """
+
+def _end(frame: pl.DataFrame, name: str, start: str, report: ImportReport, source: str) -> pl.DataFrame:
+    """Add the time `name`; a bare date on the day of `start` is an end at `start`, not at the midnight before it."""
+    frame = _moment(frame, name, report, source, required=())
+    same_day = pl.col(f"{name}_datetime").is_null() & (pl.col(name).dt.date() == pl.col(start).dt.date())
+    return frame.with_columns(pl.when(same_day).then(start).otherwise(name).alias(name))
+
+
+def _moment(
+    frame: pl.DataFrame, name: str, report: ImportReport, source: str, *, required: tuple[str, ...]
+) -> pl.DataFrame:
+    """Add `name`: the datetime where it lies on the date beside it or stands alone, else the date."""
     date, exact = f"{name}_date", f"{name}_datetime"
     absent = [pl.lit(None, pl.String).alias(column) for column in (date, exact) if column not in frame.columns]
-    types: dict[str, cells.CellType] = {date: "time", exact: "time"}
-    frame = cells.typed(frame.with_columns(absent), types, report, source, required=(date,) if required else ())
+    frame = cells.typed(frame.with_columns(absent), {date: "time", exact: "time"}, report, source, required=required)
     agrees = pl.col(date).is_null() | (pl.col(exact).dt.date() == pl.col(date).dt.date())
     disagreeing = frame.filter(~agrees)
     if disagreeing.height:
@@ -342,21 +354,22 @@ def _exported(database: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="ehrsim-") as folder:
         try:
             with duckdb.connect(str(database), read_only=True) as connection:
-                for schema, table in _duckdb_tables(connection):
+                for catalog, schema, table in _duckdb_tables(connection):
                     target = Path(folder, f"{table.lower()}.parquet")
-                    connection.table(f'"{schema}"."{table}"').write_parquet(str(target))
+                    # All three parts: a schema that is called like its file would be ambiguous.
+                    connection.table(f'"{catalog}"."{schema}"."{table}"').write_parquet(str(target))
         except duckdb.Error as error:
             raise InputError(f"{database} is not a readable DuckDB file: {first_line(error)}") from error
         yield Path(folder)
 
 
-def _duckdb_tables(connection: Any) -> list[tuple[str, str]]:
-    """(schema, table) of the tables to read: those beside the one `person` table, in a fixed order."""
-    query = "select table_schema, table_name from information_schema.tables order by all"
-    found: list[tuple[str, str]] = connection.execute(query).fetchall()
-    schemas = [schema for schema, table in found if table.lower() == "person"]
+def _duckdb_tables(connection: Any) -> list[tuple[str, str, str]]:
+    """(catalog, schema, table) of the tables to read: those beside the one `person` table, in a fixed order."""
+    query = "select table_catalog, table_schema, table_name from information_schema.tables order by all"
+    found: list[tuple[str, str, str]] = connection.execute(query).fetchall()
+    schemas = [place for *place, table in found if table.lower() == "person"]
     if len(schemas) != 1:
         raise InputError(
             f"the database holds {len(schemas)} person tables, expected one", hint="expected the tables of an OMOP CDM"
         )
-    return [(schema, table) for schema, table in found if schema == schemas[0] and table.lower() in USED]
+    return [row for row in found if list(row[:2]) == schemas[0] and row[2].lower() in USED]

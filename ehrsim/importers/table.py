@@ -107,13 +107,19 @@ def _table_events(
         place = f"{key} ({path.name})"
         batches = tables.batches(path, used, report, separator=table.separator, null_texts=table.null_values)
         for batch in batches:
-            rows = _only(batch, table.where, place, report)
+            rows = _only(_of_somebody(batch, table, place, maps, report), table.where, place, report)
             for number, event in enumerate(table.events):
                 events = _events(rows, event, table, f"{key}.events[{number}] ({path.name})", maps, report)
                 if event.static or event.once:
                     events = _new(events, once.get(number), report)
                     once[number] = pl.concat([once[number], events]) if number in once else events
                 yield events
+
+
+def _of_somebody(rows: pl.DataFrame, table: TableMapping, place: str, maps: Maps, report: ImportReport) -> pl.DataFrame:
+    """The rows that have a subject."""
+    subjects = _evaluate(table.subject_id, rows, maps, place, report)
+    return cells.keep(rows, pl.lit(subjects.is_not_null()), f"{place}: no subject_id", report)
 
 
 def _new(events: pl.DataFrame, before: pl.DataFrame | None, report: ImportReport) -> pl.DataFrame:

@@ -16,6 +16,7 @@ import msgspec
 import polars as pl
 
 from ehrsim.errors import InputError
+from ehrsim.importers import cells
 from ehrsim.importers.tables import NULL_TEXTS, did_you_mean
 
 Doc = msgspec.Meta
@@ -61,7 +62,7 @@ class TableMapping(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
     ] = None
     origin: Annotated[str, Doc(description="The moment at which numbered times are 0.")] = "2000-01-01"
     visit_id: Template | None = None
-    separator: Annotated[str | None, Doc(min_length=1, max_length=1, description="Found if absent.")] = None
+    separator: Annotated[str, Doc(min_length=1, max_length=1, description="Found if absent.")] | None = None
     null_values: Annotated[tuple[str, ...], Doc(description="Texts that mean an empty cell.")] = NULL_TEXTS
     where: list[Where] = []
 
@@ -179,6 +180,8 @@ def _check_where(conditions: list[Where], key: str) -> None:
 def _check_times(table: TableMapping, key: str) -> None:
     if table.time_format is not None and table.time_unit is not None:
         raise InputError(f"{key} has both time_format and time_unit", hint="a time is either a text or a number")
+    if cells.convert(pl.Series([table.origin]), "time").null_count():
+        raise InputError(f"{key}.origin `{table.origin}` is not a date or time", hint="write it as 2000-01-01")
     if table.time_format is not None:
         try:
             pl.Series([""]).str.to_datetime(table.time_format, strict=False)
