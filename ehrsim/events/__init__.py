@@ -26,6 +26,7 @@ from ehrsim.events.reading import (
     read_parquet,
     read_split_table,
     read_splits,
+    readable,
 )
 from ehrsim.events.subjects import SPLITS, mixed, only, split_of, stable_id, stable_id_of
 from ehrsim.events.table import (
@@ -68,6 +69,7 @@ __all__ = [
     "read_parquet",
     "read_split_table",
     "read_splits",
+    "readable",
     "sort",
     "split_of",
     "stable_id",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -58,10 +60,8 @@ def _scan_folder(source: Path, split: str | None) -> pl.LazyFrame:
 def _scan(shards: list[Path]) -> pl.LazyFrame:
     frames = []
     for shard in shards:
-        try:
+        with readable(shard):
             schema = pl.read_parquet_schema(shard)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InputError(f"{shard} is not a readable Parquet file: {first_line(error)}") from error
         frames.append(conform_lazy(pl.scan_parquet(shard), pl.Schema(schema), str(shard)))
     return pl.concat(frames, how="diagonal") if len(frames) > 1 else frames[0]
 
@@ -126,7 +126,14 @@ def _require(path: Path, table: pl.DataFrame, column: str, expected: pl.DataType
 
 def read_parquet(path: Path) -> pl.DataFrame:
     """Read a Parquet file, or raise `InputError` naming it."""
-    try:
+    with readable(path):
         return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn every way in which reading a Parquet file can fail into one `InputError` that names it."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file: {first_line(error)}") from error

@@ -58,7 +58,7 @@ def _shorten(frame: pl.DataFrame, column: str, length: int, report: ImportReport
     mask = (frame[column].str.len_chars() > length).fill_null(False)
     if not mask.any():
         return frame
-    report.change(f"{column} cut to {length} characters", int(mask.sum()), "")
+    report.change(f"{column} cut to {length} characters", int(mask.sum()), _example(frame.filter(mask)))
     return frame.with_columns(pl.col(column).str.slice(0, length))
 
 

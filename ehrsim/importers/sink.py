@@ -1,7 +1,7 @@
 """From batches of event rows in any order to a sorted, split MEDS data set, in bounded memory.
 
-Each batch is made canonical, then spilled to one of `PARTS` parts by a hash of the subject. Each part, which holds
-whole subjects, is then read back, checked, sorted and written as shards.
+Each batch is made canonical, then spilled to one of `PARTS` parts by a hash of the subject; what needs no more than one
+spill is one part. Each part, which holds whole subjects, is then read back, checked, sorted and written as shards.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ehrsim.importers.report import ImportReport
 from ehrsim.progress import Progress
 
 PARTS = 64
-SPILL_ROWS = 2_000_000
-"""Rows gathered before they are spilled: about 200 MB of events."""
+SPILL_ROWS = 1_000_000
+"""Rows gathered before they are spilled: about 100 MB of events."""
 
 
 def write_batches(
@@ -71,16 +71,18 @@ def _spill(batches: Iterator[pl.DataFrame], folder: Path, report: ImportReport, 
         total += frame.height
         progress("read", total, None, "events")
         if rows >= SPILL_ROWS:
-            _spill_gathered(gathered, folder, parts)
+            _spill_gathered(gathered, folder, parts, PARTS)
             gathered, rows = [], 0
-    _spill_gathered(gathered, folder, parts)
+    _spill_gathered(gathered, folder, parts, PARTS if any(parts) else 1)
     return [files for files in parts if files]
 
 
-def _spill_gathered(gathered: list[pl.DataFrame], folder: Path, parts: list[list[Path]]) -> None:
+def _spill_gathered(gathered: list[pl.DataFrame], folder: Path, parts: list[list[Path]], count: int) -> None:
+    """Write what was gathered to the first `count` parts."""
     if not gathered:
         return
-    frame = pl.concat(gathered, how="diagonal").with_columns(part=pl.col("subject_id") % PARTS)
+    frame = pl.concat(gathered, how="diagonal")
+    frame = frame.with_columns(part=pl.Series(events.mixed(frame["subject_id"]) % count))
     for (part,), rows in frame.partition_by("part", include_key=False, as_dict=True).items():
         path = folder / f"{part}-{len(parts[part])}.parquet"
         rows.write_parquet(path, compression="lz4")
@@ -105,7 +107,9 @@ def _splits(subjects: pl.Series, report: ImportReport, held_out: float) -> pl.Se
     """The source's own splits where it has them, with `held_out` cut from its training subjects; else by hash."""
     if not report.source_splits:
         return events.split_of(subjects, held_out=held_out)
-    given = pl.Series([report.source_splits.get(subject, "train") for subject in subjects], dtype=pl.String)
+    known = [report.source_splits.get(subject) for subject in subjects]
+    report.find("subject in none of the source's splits, put to train", known.count(None), "")
+    given = pl.Series(known, dtype=pl.String).fill_null("train")
     cut = events.split_of(subjects, tuning=0.0, held_out=held_out) == "held_out"
     return pl.select(pl.when((given == "train") & cut).then(pl.lit("held_out")).otherwise(given)).to_series()
 
