@@ -40,7 +40,7 @@ def content(events: pl.LazyFrame) -> dict[str, float]:
     """Means of a cohort: visits a patient, distinct codes a visit, events a patient."""
     codes, patients = codes_per_visit(events), records(events)
     return {
-        "visits_per_patient": rounded(float(np.mean(patients["visits"]))),
+        "visits_per_patient": rounded(float(np.mean(patients["visits"].to_numpy()))),
         "codes_per_visit": rounded(float(np.average(codes["codes"], weights=codes["visits"]))),
         "events_per_patient": rounded(events.select(pl.len()).collect().item() / patients.height),
     }
