@@ -17,7 +17,7 @@ from ehrsim import events
 from ehrsim.importers.fhir.clinical import CLINICAL, Builder
 from ehrsim.importers.fhir.elements import UnusableResource
 from ehrsim.importers.fhir.patients import encounter, patient
-from ehrsim.importers.fhir.record import Event, Record, described, statuses
+from ehrsim.importers.fhir.record import Event, Record, statuses
 from ehrsim.importers.fhir.references import TARGETS, Identities, identities, key_of
 from ehrsim.importers.fhir.sources import Found, find_files, is_fhir_file, resources
 from ehrsim.importers.report import ImportReport
@@ -82,7 +82,7 @@ def _events(files: list[Path], known: Identities, report: ImportReport) -> Itera
             try:
                 yield from _usable(found, build, known, patients, report)
             except UnusableResource as problem:
-                example = f"{described(found)}: {problem.found}" if problem.found else described(found)
+                example = f"{found}: {problem.found}" if problem.found else found
                 report.skip(f"{found.resource['resourceType']}: {problem.reason}", 1, example)
     for name, count in sorted(unused.items()):
         if name != "Medication":

@@ -58,14 +58,6 @@ class Meaning(NamedTuple):
     description: str | None
 
 
-class Quantity(NamedTuple):
-    """A measured value with its unit; `comparator` where only a bound is known."""
-
-    value: float | None
-    unit: str | None
-    comparator: str | None
-
-
 def child(parent: Element, name: str) -> Element | None:
     """The object under a name, None if there is none."""
     value = parent.get(name)
@@ -144,13 +136,11 @@ def _moment(written: str) -> Moment | None:
     return Moment((stamp.replace(tzinfo=None) - _EPOCH) // _MICROSECOND, partial)
 
 
-def quantity(element: Element | None) -> Quantity:
-    """A Quantity; the unit is its UCUM code, or the unit as written where that says more (`{beats}/min`)."""
-    if element is None:
-        return Quantity(None, None, None)
-    written, code = text(element, "unit"), text(element, "code")
-    coded = code is not None and element.get("system") == codes.UCUM_URI and not (written and "{" in written)
-    return Quantity(number(element, "value"), code if coded else written or code, text(element, "comparator"))
+def unit(quantity: Element) -> str | None:
+    """The unit of a Quantity: its UCUM code, or the unit as written where that says more (`{beats}/min`)."""
+    written, code = text(quantity, "unit"), text(quantity, "code")
+    coded = code is not None and quantity.get("system") == codes.UCUM_URI and not (written and "{" in written)
+    return code if coded else written or code
 
 
 def meaning(concept: Element | None, kind: Kind) -> Meaning | None:

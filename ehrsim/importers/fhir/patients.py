@@ -7,19 +7,16 @@ from ehrsim.codes import Kind
 from ehrsim.importers.fhir.elements import (
     Element,
     Meaning,
-    Quantity,
     UnusableResource,
     best_coding,
     boolean,
     child,
     children,
-    compact,
     first,
     meaning,
-    quantity,
     text,
 )
-from ehrsim.importers.fhir.record import Event, Record, Span, instant, period, subject
+from ehrsim.importers.fhir.record import Event, Record, Span, Value, amount, instant, period, subject
 from ehrsim.importers.fhir.references import key_of
 
 _EXTENSIONS = "http://hl7.org/fhir/StructureDefinition/"
@@ -58,7 +55,7 @@ def _birth(record: Record) -> int | None:
         time = instant(record, exact, "valueDateTime") if exact else None
         return instant(record, record.resource, "birthDate") if time is None else time
     except UnusableResource as problem:
-        record.report.skip(f"Patient: birth left out: {problem.reason}", 1, f"{record.described()}: {problem.found}")
+        record.report.skip(f"Patient: birth left out: {problem.reason}", 1, f"{record.found}: {problem.found}")
         return None
 
 
@@ -66,7 +63,7 @@ def _death(record: Record) -> int | None:
     try:
         time = instant(record, record.resource, "deceasedDateTime")
     except UnusableResource as problem:
-        record.report.skip(f"Patient: death left out: {problem.reason}", 1, f"{record.described()}: {problem.found}")
+        record.report.skip(f"Patient: death left out: {problem.reason}", 1, f"{record.found}: {problem.found}")
         return None
     if time is None and boolean(record.resource, "deceasedBoolean"):
         record.find("Patient has died, but it is not said when: no event")
@@ -77,7 +74,7 @@ def _gender(record: Record) -> str | None:
     gender = text(record.resource, "gender")
     if gender in _GENDERS or gender in (None, "unknown"):
         return gender if gender in _GENDERS else None
-    record.report.skip("Patient: gender that is no code of FHIR left out", 1, f"{record.described()}: {gender}")
+    record.report.skip("Patient: gender that is no code of FHIR left out", 1, f"{record.found}: {gender}")
     return None
 
 
@@ -168,12 +165,11 @@ def _bounds(record: Record, whom: int, key: int, when: Span, code: str | None) -
     events = [Event(whom, when.start, codes.join("visit_start", "ACT", code), text_value=priority, visit_id=key)]
     stay = child(resource, "hospitalization")
     discharge = _words(child(stay, "dischargeDisposition")) if stay else None
-    length: Quantity = quantity(child(resource, "length"))
+    length = amount(record, child(resource, "length"), discharge)
     if when.end is not None:
-        end = Event(whom, when.end, codes.join("visit_end", "ACT", code), length.value, discharge, visit_id=key)
-        events.append(end._replace(unit=length.unit if length.value is not None else None))
-    elif discharge or length.value is not None:
-        record.change("discharge of an Encounter without an end left out", compact(discharge or length.value))
+        events.append(Event(whom, when.end, codes.join("visit_end", "ACT", code), *length, visit_id=key))
+    elif length != Value():
+        record.change("length or discharge of an Encounter without an end left out")
     return events
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from ehrsim.importers.fhir.elements import (
     Element,
     Meaning,
-    Moment,
     UnusableResource,
     answer,
     boolean,
@@ -18,8 +17,8 @@ from ehrsim.importers.fhir.elements import (
     meaning,
     moment,
     number,
-    quantity,
     text,
+    unit,
 )
 from ehrsim.importers.fhir.references import contained, key_of, target
 from ehrsim.importers.fhir.sources import Found
@@ -51,6 +50,9 @@ class Span(NamedTuple):
     end: int | None
 
 
+NEVER = Span(None, None)
+
+
 class Value(NamedTuple):
     """The value of an Observation or component."""
 
@@ -69,21 +71,11 @@ class Record(NamedTuple):
 
     def change(self, what: str, example: object = "") -> None:
         """Count something that is kept in an altered form."""
-        self.report.change(what, 1, f"{self.described()}: {example}" if example else self.described())
+        self.report.change(what, 1, f"{self.found}: {example}" if example else self.found)
 
     def find(self, what: str) -> None:
         """Count an oddity."""
-        self.report.find(what, 1, self.described())
-
-    def described(self) -> str:
-        """The resource in words, for examples."""
-        return described(self.found)
-
-
-def described(found: Found) -> str:
-    """A resource in words: its place, type and id."""
-    identity = found.resource.get("id")
-    return f"{found.place} {found.resource['resourceType']}{f'/{identity}' if isinstance(identity, str) else ''}"
+        self.report.find(what, 1, self.found)
 
 
 def subject(record: Record) -> int:
@@ -118,29 +110,34 @@ def span(record: Record, names: tuple[str, ...]) -> Span:
     """When a resource was, by the first of its elements `names` that says so."""
     resource = record.resource
     for name in names:
-        if name not in resource:
-            continue
         if name in _PERIODS:
             found = period(record, child(resource, name))
+            if found != NEVER:
+                return found
         else:
-            found = Span(instant(record, resource, name), None)
-        if found != (None, None):
-            return found
+            time = instant(record, resource, name)
+            if time is not None:
+                return Span(time, None)
     record.find(f"{resource['resourceType']} without a date, kept without a time")
-    return Span(None, None)
+    return NEVER
 
 
 def period(record: Record, element: Element | None) -> Span:
     """The start and end of a Period."""
     if element is None:
-        return Span(None, None)
+        return NEVER
     return Span(instant(record, element, "start"), ending(record, element, "end"))
 
 
 def instant(record: Record, parent: Element, name: str) -> int | None:
     """The time under a name, in microseconds; a date without a day is taken as its first day, and counted."""
     found = moment(parent, name)
-    return None if found is None else _whole(record, found, parent[name])
+    if found is None:
+        return None
+    microseconds, partial = found
+    if partial:
+        record.change("date without a day taken as its first day", parent[name])
+    return microseconds
 
 
 def ending(record: Record, parent: Element, name: str) -> int | None:
@@ -150,12 +147,6 @@ def ending(record: Record, parent: Element, name: str) -> int | None:
     except UnusableResource as problem:
         record.change(f"unreadable end left out: {problem.reason}", problem.found)
         return None
-
-
-def _whole(record: Record, found: Moment, written: str) -> int:
-    if found.partial:
-        record.change("date without a day taken as its first day", written)
-    return found.microseconds
 
 
 def note(record: Record) -> str | None:
@@ -192,10 +183,12 @@ def _other_value(record: Record, element: Element) -> Value:
 
 def amount(record: Record, element: Element | None, words: str | None = None) -> Value:
     """The value and unit of a Quantity, with a text beside them; "less than" and its like are lost, and counted."""
-    measured = quantity(element)
-    if measured.comparator is not None:
-        record.change("comparator of a quantity left out", measured.comparator)
-    return Value(measured.value, words, measured.unit if measured.value is not None else None)
+    if element is None:
+        return Value(text=words)
+    if "comparator" in element:
+        record.change("comparator of a quantity left out", text(element, "comparator"))
+    value = number(element, "value")
+    return Value(value, words, None if value is None else unit(element))
 
 
 def drug(record: Record) -> Meaning | None:

@@ -83,9 +83,9 @@ def identities(found: Iterable[Found]) -> Identities:
     """Gather the identities of all resources that others refer to; unusable ones are left to the second pass."""
     subjects, visits = array("q"), array("q")
     medications: dict[int, Meaning] = {}
-    for resource, _, _ in found:
+    for resource in found:
         try:
-            _gather(resource, subjects, visits, medications)
+            _gather(resource.resource, subjects, visits, medications)
         except UnusableResource:
             continue
     keys, counts = np.unique(np.frombuffer(subjects, dtype=np.int64)[::2], return_counts=True)

@@ -33,25 +33,22 @@ _NO_DATA = re.compile(r"^(log|manifest|.*[-_.]manifest|dataset|import|export)\.(
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BUFFER = 1 << 18
-
-
-class Place(NamedTuple):
-    """Where a resource stands."""
-
-    path: Path
-    line: int | None
-    """Counted from 1; None in a document that is no NDJSON."""
-
-    def __str__(self) -> str:
-        return name_of(self.path) + ("" if self.line is None else f" line {self.line}")
+NO_LINKS: dict[str, str] = {}
 
 
 class Found(NamedTuple):
     """A resource, where it stands, and the `Type/id` that each full URL of its bundle stands for."""
 
     resource: Element
-    place: Place
+    path: Path
+    line: int | None
+    """Counted from 1; None in a document that is no NDJSON."""
     links: dict[str, str]
+
+    def __str__(self) -> str:
+        identity = self.resource.get("id")
+        of_type = f"{self.resource['resourceType']}/{identity}" if identity else self.resource["resourceType"]
+        return f"{_at(name_of(self.path), self.line)} {of_type}"
 
 
 def is_fhir_file(path: Path) -> bool:
@@ -84,8 +81,13 @@ def resources(path: Path, report: ImportReport, only: re.Pattern[bytes] | None =
     """
     for line, content in _contents(path):
         if only is None or only.search(content):
-            place = Place(path, line)
-            yield from _expand(_parse(content, place), place, report)
+            value = _parse(content, path, line)
+            if type(value.get("resourceType")) is not str:
+                report.skip("JSON object without a resourceType", 1, _at(name_of(path), line))
+            elif value["resourceType"] == "Bundle":
+                yield from _entries(value, path, line, report)
+            else:
+                yield Found(value, path, line, NO_LINKS)
 
 
 def _contents(path: Path) -> Iterator[tuple[int | None, bytes]]:
@@ -163,51 +165,41 @@ def _opened(path: Path) -> Iterator[Any]:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _parse(content: bytes, place: Place) -> Element:
+def _parse(content: bytes, path: Path, line: int | None) -> Element:
     try:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise _no_json(content, place, error) from error
+        raise _no_json(content, _at(str(path), line), error) from error
     if type(value) is not dict:
         kind = "array" if isinstance(value, list) else "value"
-        raise FormatError(f"{_named(place)} holds a JSON {kind}", hint="expected a FHIR resource, a JSON object")
+        raise FormatError(f"{_at(str(path), line)} holds a JSON {kind}", hint="expected a FHIR resource, an object")
     return value
 
 
-def _no_json(content: bytes, place: Place, error: orjson.JSONDecodeError) -> FormatError:
+def _no_json(content: bytes, place: str, error: orjson.JSONDecodeError) -> FormatError:
     try:
         content.decode()
     except UnicodeDecodeError as undecoded:
         found = content[undecoded.start]
-        return FormatError(f"{_named(place)} is not UTF-8 text: byte {found:#04x} at {undecoded.start}")
-    return FormatError(f"{_named(place)} is not JSON: {error.msg} at character {error.pos}")
+        return FormatError(f"{place} is not UTF-8 text: byte {found:#04x} at {undecoded.start}")
+    return FormatError(f"{place} is not JSON: {error.msg} at character {error.pos}")
 
 
-def _named(place: Place) -> str:
-    return str(place.path) + ("" if place.line is None else f" line {place.line}")
+def _at(path: str, line: int | None) -> str:
+    return path if line is None else f"{path} line {line}"
 
 
-def _expand(value: Element, place: Place, report: ImportReport) -> Iterator[Found]:
-    """The resources of a bundle, or the one that stands alone."""
-    if value.get("resourceType") != "Bundle":
-        if type(value.get("resourceType")) is str:
-            yield Found(value, place, {})
-        else:
-            report.skip("JSON object without a resourceType", 1, place)
-        return
+def _entries(bundle: Element, path: Path, line: int | None, report: ImportReport) -> Iterator[Found]:
+    """The resources of a bundle; one without an id takes the last part of its full URL."""
+    place = _at(name_of(path), line)
     try:
-        entries, kind = children(value, "entry"), text(value, "type")
-    except UnusableResource as error:
-        report.skip(f"Bundle: {error.reason}", 1, f"{place}: {error.found}")
+        entries, kind = children(bundle, "entry"), text(bundle, "type")
+    except UnusableResource as problem:
+        report.skip(f"Bundle: {problem.reason}", 1, f"{place}: {problem.found}")
         return
     if kind == "history":
         report.skip("Bundle of type history: it holds versions, not a record", 1, place)
         return
-    yield from _entries(entries, place, report)
-
-
-def _entries(entries: list[Element], place: Place, report: ImportReport) -> Iterator[Found]:
-    """The resources of the entries of a bundle; one without an id takes the last part of its full URL."""
     links: dict[str, str] = {}
     found = []
     for entry in entries:
@@ -220,4 +212,4 @@ def _entries(entries: list[Element], place: Place, report: ImportReport) -> Iter
             links[url] = f"{resource['resourceType']}/{identity}"
         found.append(resource)
     for resource in found:
-        yield Found(resource, place, links)
+        yield Found(resource, path, line, links)
