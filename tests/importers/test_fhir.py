@@ -1,0 +1,581 @@
+"""FHIR sources: forms of file, references, times, values, statuses, and what cannot be used."""
+
+import gzip
+import json
+from datetime import datetime
+
+import polars as pl
+import pytest
+
+from ehrsim import codes, events
+from ehrsim.errors import FormatError, InputError
+from ehrsim.importers import detect, import_events
+from ehrsim.importers.fhir import sources
+
+UCUM = codes.UCUM_URI
+SNOMED, LOINC, RXNORM = (codes.uri(system) for system in ("SNOMED", "LOINC", "RxNorm"))
+VISIT_IDENTIFIER = f"{codes.URI_BASE}/identifier/visit"
+SUBJECT_IDENTIFIER = f"{codes.URI_BASE}/identifier/subject"
+
+
+def concept(code, system=SNOMED, display=None):
+    coding = {"system": system, "code": code}
+    return {"coding": [coding | ({"display": display} if display else {})]}
+
+
+def patient(**more):
+    return {"resourceType": "Patient", "id": "p1", "gender": "female", "birthDate": "1950-02-03"} | more
+
+
+def encounter(**more):
+    return {
+        "resourceType": "Encounter",
+        "id": "e1",
+        "status": "finished",
+        "class": {"system": codes.uri("ACT"), "code": "AMB"},
+        "subject": {"reference": "Patient/p1"},
+        "period": {"start": "2015-03-04T10:20:30Z", "end": "2015-03-04T10:50:30Z"},
+    } | more
+
+
+def clinical(name, **more):
+    whom = "patient" if name in ("Immunization", "AllergyIntolerance") else "subject"
+    return {"resourceType": name, "id": "r1", whom: {"reference": "Patient/p1"}} | more
+
+
+def condition(**more):
+    return clinical("Condition", code=concept("44054006"), onsetDateTime="2015-03-04") | more
+
+
+def observation(**more):
+    return clinical("Observation", status="final", code=concept("4548-4", LOINC), effectiveDateTime="2015-03-04") | more
+
+
+def lines(*resources):
+    return "".join(json.dumps(resource) + "\n" for resource in resources).encode()
+
+
+def bundle(*resources, kind="collection"):
+    return {"resourceType": "Bundle", "type": kind, "entry": [{"resource": resource} for resource in resources]}
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Import resources, or files given as bytes; returns (events without birth and sex, report)."""
+
+    def import_source(*resources, **files):
+        folder = tmp_path / "source"
+        folder.mkdir(exist_ok=True)
+        if resources:
+            (folder / "all.ndjson").write_bytes(lines(*resources))
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        report = import_events(folder, tmp_path / "out", format="fhir", overwrite=True)
+        frame = events.sort(events.read_events(tmp_path / "out")).collect()
+        facts = pl.col("code").is_in([codes.BIRTH, "GENDER//female"])
+        return frame.filter(~facts).to_dicts(), report
+
+    return import_source
+
+
+# Forms of file
+
+
+BODIES = {
+    "all.ndjson": lambda resources: lines(*resources),
+    "all.ndjson.gz": lambda resources: gzip.compress(lines(*resources)),
+    "Patient.000.ndjson": lambda resources: lines(*resources),
+    "no-gz-in-its-name.ndjson": lambda resources: gzip.compress(lines(*resources)),
+    "byte-order-mark.ndjson": lambda resources: b"\xef\xbb\xbf" + lines(*resources),
+    "blank-lines.ndjson": lambda resources: b"\n\n" + lines(*resources).replace(b"\n", b"\r\n \n"),
+    "no-newline-at-end.ndjson": lambda resources: lines(*resources).rstrip(),
+    "lines-named.json": lambda resources: lines(*resources),
+    "bundle.json": lambda resources: json.dumps(bundle(*resources)).encode(),
+    "bundle-indented.json": lambda resources: json.dumps(bundle(*resources), indent=2).encode(),
+    "bundle.json.gz": lambda resources: gzip.compress(json.dumps(bundle(*resources)).encode()),
+    "bundles-by-line.ndjson": lambda resources: lines(*(bundle(resource) for resource in resources)),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_every_form_of_file_gives_the_same_events(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(BODIES[name]([condition(), observation(), encounter(), patient()]))
+    assert detect(path) == "fhir"
+    report = import_events(path, tmp_path / "out")
+    assert (report.files, report.rows, report.events, report.subjects) == (1, 4, 6, 1)
+    assert report.kinds == dict.fromkeys(("birth", "gender", "visit_start", "visit_end", "condition", "observation"), 1)
+    assert not report.skipped
+
+
+@pytest.mark.parametrize("kind", ["transaction", "collection", "batch", "searchset", "document"])
+def test_every_type_of_bundle_is_read(kind, read):
+    rows, report = read(**{"b.json": json.dumps(bundle(patient(), condition(), kind=kind)).encode()})
+    assert [row["code"] for row in rows] == ["SNOMED//44054006"]
+    assert not report.skipped
+
+
+def test_single_resources_in_nested_folders_with_manifest_and_log_beside_them(tmp_path):
+    for name, content in {
+        "a/patient.json": json.dumps(patient()),
+        "b/c/condition.json": json.dumps(condition(), indent=1),
+        "manifest.json": '{"output": []}',
+        "log.ndjson": '{"eventId": "kickoff"}\n',
+        "readme.txt": "words",
+    }.items():
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / name).write_text(content)
+    report = import_events(tmp_path / "source", tmp_path / "out")
+    assert (report.files, report.rows, report.events) == (2, 2, 3)
+    assert report.findings["file that holds no FHIR data"].count == 3
+
+
+# References and ids
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["Patient/p1", "Patient/p1/_history/3", "https://server.test/fhir/Patient/p1", "urn:uuid:p1"],
+)
+def test_references_to_a_patient_resolve(reference, read):
+    rows, report = read(condition(subject={"reference": reference}), patient())
+    assert [row["subject_id"] for row in rows] == [events.stable_id_of("p1")]
+    assert not report.skipped
+
+
+def test_full_urls_of_a_bundle_resolve_where_ids_differ_or_lack(read):
+    reason = condition(subject={"reference": "urn:uuid:aaa"}, encounter={"reference": "urn:uuid:bbb"})
+    visit = encounter(subject={"reference": "urn:uuid:aaa"})
+    del visit["id"]
+    entries = [
+        {"fullUrl": "urn:uuid:bbb", "resource": visit},
+        {"fullUrl": "urn:uuid:ccc", "resource": reason},
+        {"fullUrl": "urn:uuid:aaa", "resource": patient()},
+    ]
+    content = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    rows, report = read(**{"b.json": json.dumps(content).encode()})
+    assert {row["subject_id"] for row in rows} == {events.stable_id_of("p1")}
+    assert {row["visit_id"] for row in rows} == {events.stable_id_of("bbb")}
+    assert len(rows) == 3
+    assert not report.skipped
+
+
+def test_ids_stated_by_identifiers_are_taken_wherever_the_resources_stand(read):
+    rows, _ = read(
+        **{
+            "Condition.ndjson": lines(condition(encounter={"reference": "Encounter/e1"})),
+            "Encounter.ndjson": lines(encounter(identifier=[{"system": VISIT_IDENTIFIER, "value": "-7"}])),
+            "Patient.ndjson": lines(patient(identifier=[{"system": SUBJECT_IDENTIFIER, "value": "42"}])),
+        }
+    )
+    assert {(row["subject_id"], row["visit_id"]) for row in rows} == {(42, -7)}
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize("value", ["forty", "9" * 30, "", " "])
+def test_identifiers_that_are_no_64_bit_number_leave_the_hash(value, read):
+    rows, _ = read(condition(), patient(identifier=[{"system": SUBJECT_IDENTIFIER, "value": value}]))
+    assert [row["subject_id"] for row in rows] == [events.stable_id_of("p1")]
+
+
+def test_contained_medication_and_contained_patient_resolve(read):
+    drug = {"resourceType": "Medication", "id": "drug", "code": concept("860975", RXNORM)}
+    request = clinical("MedicationRequest", contained=[drug], medicationReference={"reference": "#drug"})
+    whom = {"contained": [{"resourceType": "Patient", "id": "p1"}], "subject": {"reference": "#p1"}}
+    rows, report = read(patient(), request | {"authoredOn": "2015-03-04"}, condition(**whom))
+    assert [row["code"] for row in rows] == ["RxNorm//860975", "SNOMED//44054006"]
+    assert not report.skipped
+
+
+def test_without_any_patient_events_are_kept_and_that_is_told(read):
+    rows, report = read(condition(), observation())
+    assert len(rows) == 2
+    assert report.findings["event of a subject without a Patient"].count == 2
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("2015-03-04", datetime(2015, 3, 4)),
+        ("2015-03-04T10:20:30Z", datetime(2015, 3, 4, 10, 20, 30)),
+        ("2015-03-04T23:20:30.5-05:00", datetime(2015, 3, 4, 23, 20, 30, 500_000)),
+        ("2015-03-04T10:20:30.123456789+14:00", datetime(2015, 3, 4, 10, 20, 30, 123_456)),
+        ("2015-03", datetime(2015, 3, 1)),
+        ("2015", datetime(2015, 1, 1)),
+    ],
+)
+def test_times_are_the_wall_clock_as_written(written, expected, read):
+    rows, report = read(patient(), condition(onsetDateTime=written))
+    assert [row["time"] for row in rows] == [expected]
+    partial = report.changed.get("date without a day taken as its first day")
+    assert (partial is not None) == (len(written) < 10)
+
+
+def test_condition_without_onset_takes_the_day_it_was_recorded_else_is_static(read):
+    undated = {"onsetDateTime": None}
+    rows, report = read(
+        patient(),
+        condition(**undated, recordedDate="2016-01-01"),
+        condition(**undated),
+        condition(**undated, onsetPeriod={"start": "2017-01-01"}, abatementPeriod={"end": "2018-01-01"}),
+    )
+    assert [row["time"] and row["time"].year for row in rows] == [None, 2016, 2017]
+    assert rows[2]["end_time"] == datetime(2018, 1, 1)
+    assert report.findings["Condition without a date, kept without a time"].count == 1
+
+
+def test_time_of_birth_and_death(read):
+    shadow = {
+        "url": "http://hl7.org/fhir/StructureDefinition/patient-birthTime",
+        "valueDateTime": "1950-02-03T04:05:06Z",
+    }
+    _, report = read(patient(_birthDate={"extension": [shadow]}, deceasedDateTime="2020-01-02T03:04:05Z"))
+    assert report.kinds == {"birth": 1, "gender": 1, "death": 1}
+
+
+# Values
+
+
+def value_rows(read, **value):
+    (row,), report = read(patient(), observation(**value))
+    return (row["numeric_value"], row["unit"], row["text_value"]), report
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"valueQuantity": {"value": 6.5, "unit": "percent", "system": UCUM, "code": "%"}}, (6.5, "%", None)),
+        (
+            {"valueQuantity": {"value": 70, "unit": "{beats}/min", "system": UCUM, "code": "/min"}},
+            (70, "{beats}/min", None),
+        ),
+        ({"valueQuantity": {"value": 7, "unit": "mmHg"}}, (7, "mm[Hg]", None)),
+        ({"valueQuantity": {"unit": "mg"}}, (None, None, None)),
+        ({"valueInteger": 3}, (3, None, None)),
+        ({"valueBoolean": False}, (None, None, "false")),
+        ({"valueString": "positive"}, (None, None, "positive")),
+        ({"valueCodeableConcept": concept("260385009")}, (None, None, "SNOMED//260385009")),
+        ({"valueCodeableConcept": concept("N", "http://a.test/x", "no")}, (None, None, "no")),
+        ({"valueCodeableConcept": {"text": "unsure"}}, (None, None, "unsure")),
+        ({"dataAbsentReason": concept("unknown")}, (None, None, None)),
+        ({"valueQuantity": {"value": 1.5}, "note": [{"text": "fasting"}]}, (1.5, None, "fasting")),
+    ],
+)
+def test_values_of_every_type(value, expected, read):
+    found, report = value_rows(read, **value)
+    assert found == expected
+    assert not report.skipped
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "reason"),
+    [
+        ({"valueTime": "10:20:30"}, "10:20:30", "valueTime kept as text"),
+        ({"valueRange": {"low": {"value": 1}}}, '{"low":{"value":1}}', "valueRange kept as text"),
+        ({"valueQuantity": {"value": 5, "comparator": "<"}}, None, "comparator of a quantity left out"),
+    ],
+)
+def test_values_that_lose_something_are_counted(value, text, reason, read):
+    found, report = value_rows(read, **value)
+    assert found[2] == text
+    assert report.changed[reason].count == 1
+
+
+def test_components_are_events_of_their_own_codes(read):
+    parts = [
+        {"code": concept("8480-6", LOINC), "valueQuantity": {"value": 120, "unit": "mm[Hg]"}},
+        {"code": concept("8462-4", LOINC), "dataAbsentReason": concept("unknown")},
+    ]
+    rows, report = read(patient(), observation(code=concept("85354-9", LOINC), component=parts))
+    assert [(row["code"], row["numeric_value"]) for row in rows] == [("LOINC//8480-6", 120)]
+    assert not report.skipped
+
+
+def test_codes_prefer_the_system_of_their_kind_and_pass_unknown_systems_through(read):
+    both = {"coding": [*concept("E11.9", codes.uri("ICD10CM"))["coding"], *concept("44054006")["coding"]]}
+    rows, _ = read(
+        patient(),
+        condition(code=both),
+        condition(code=concept("X1", "http://codes.test/mine", "mine")),
+        condition(code={"text": "sore // throat"}),
+        condition(code={"coding": [{"code": "bare"}]}),
+    )
+    assert sorted((row["code"], row["description"]) for row in rows) == [
+        ("CONDITION//LOCAL//bare", None),
+        ("CONDITION//LOCAL//sore / throat", None),
+        ("CONDITION//codes.test_mine//X1", "mine"),
+        ("SNOMED//44054006", None),
+    ]
+
+
+def test_encounter_types_reasons_texts_and_length(read):
+    rows, _ = read(
+        patient(),
+        encounter(
+            type=[concept("185345009")],
+            reasonCode=[concept("444814009")],
+            priority={"text": "urgent"},
+            length={"value": 3, "unit": "d"},
+            hospitalization={"dischargeDisposition": {"text": "home"}},
+        ),
+    )
+    assert [(row["code"], row["numeric_value"], row["unit"], row["text_value"]) for row in rows] == [
+        ("VISIT_START//AMB", None, None, "urgent"),
+        ("REASON//SNOMED//444814009", None, None, None),
+        ("VISIT_TYPE//SNOMED//185345009", None, None, None),
+        ("VISIT_END//AMB", 3, "d", "home"),
+    ]
+
+
+def test_medication_resources_of_every_type(read):
+    drug = {"medicationCodeableConcept": concept("860975", RXNORM)}
+    given = {
+        "effectivePeriod": {"start": "2015-01-02", "end": "2015-01-03"},
+        "dosage": {"dose": {"value": 2, "unit": "mg"}},
+    }
+    validity = {"validityPeriod": {"start": "2015-01-01", "end": "2015-02-01"}}
+    rows, report = read(
+        patient(),
+        clinical("MedicationRequest", status="stopped", authoredOn="2015-01-01", dispenseRequest=validity, **drug),
+        clinical("MedicationAdministration", status="completed", **given, **drug),
+        clinical("MedicationStatement", status="active", effectiveDateTime="2015-01-03", **drug),
+        clinical("MedicationDispense", status="completed", whenHandedOver="2015-01-04", quantity={"value": 30}, **drug),
+    )
+    assert [
+        (r["time"].day, r["end_time"] and r["end_time"].month, r["numeric_value"], r["text_value"]) for r in rows
+    ] == [
+        (1, 2, None, "stopped"),
+        (2, 1, 2, None),
+        (3, None, None, None),
+        (4, None, 30, None),
+    ]
+    assert not report.skipped
+
+
+def test_care_plan_report_allergy_and_vaccine(read):
+    plan = concept("assess-plan", "http://hl7.org/fhir/us/core/CodeSystem/careplan-category")
+    reaction = [{"manifestation": [concept("247472004")]}]
+    rows, _ = read(
+        patient(),
+        clinical(
+            "CarePlan", category=[plan, concept("698360004")], period={"start": "2015-01-01", "end": "2015-02-01"}
+        ),
+        clinical("DiagnosticReport", code=concept("51990-0", LOINC), effectiveDateTime="2015-01-02", conclusion="fine"),
+        clinical("AllergyIntolerance", code=concept("91935009"), recordedDate="2015-01-03", reaction=reaction),
+        clinical("Immunization", vaccineCode=concept("140", codes.uri("CVX")), occurrenceDateTime="2015-01-04"),
+    )
+    assert [(row["code"], row["text_value"]) for row in rows] == [
+        ("CAREPLAN//SNOMED//698360004", None),
+        ("PANEL//LOINC//51990-0", "fine"),
+        ("ALLERGY//SNOMED//91935009", "SNOMED//247472004"),
+        ("CVX//140", None),
+    ]
+
+
+# What is not usable: counted, never an error, never silent
+
+
+STATUS = {"coding": [{"code": "refuted"}]}
+COUNTED = {
+    "entered in error": (observation(status="entered-in-error"), "Observation: status entered-in-error"),
+    "cancelled": (encounter(status="cancelled"), "Encounter: status cancelled"),
+    "not done": (clinical("Procedure", status="not-done", code=concept("1")), "Procedure: status not-done"),
+    "refuted": (condition(verificationStatus=STATUS), "Condition: status refuted"),
+    "nullified": (observation(status="nullified"), "Observation: status nullified"),
+    "no resourceType": ({"id": "x"}, "JSON object without a resourceType"),
+    "resourceType is a number": ({"resourceType": 3}, "JSON object without a resourceType"),
+    "no subject": ({"resourceType": "Condition", "code": concept("1")}, "Condition: no subject"),
+    "subject dangles": (condition(subject={"reference": "Patient/p9"}), "subject is no Patient of the source"),
+    "subject is a Group": (condition(subject={"reference": "Group/g"}), "Condition: subject is a Group, not a Patient"),
+    "subject is words": (condition(subject={"display": "Ann"}), "Condition: subject that cannot be resolved"),
+    "subject is a search": (
+        condition(subject={"reference": "Patient?identifier=a|b"}),
+        "Condition: subject that cannot be resolved",
+    ),
+    "no code": (condition(code=None), "Condition: no code"),
+    "empty code": (condition(code={"coding": [{"system": SNOMED, "code": ""}]}), "Condition: no code"),
+    "onset in words": (condition(onsetDateTime="yesterday"), "Condition: `onsetDateTime` is not a FHIR date"),
+    "onset is a number": (condition(onsetDateTime=2015), "Condition: `onsetDateTime` is a number, expected a text"),
+    "month 13": (condition(onsetDateTime="2015-13-01"), "Condition: `onsetDateTime` is not a FHIR date"),
+    "year 9999": (condition(onsetDateTime="9999-12-31"), "time outside 1800-2300"),
+    "value is a text": (
+        observation(valueQuantity={"value": "6.5"}),
+        "Observation: `value` is a text, expected a number",
+    ),
+    "value is true": (
+        observation(valueQuantity={"value": True}),
+        "Observation: `value` is true or false, expected a number",
+    ),
+    "code is a text": (condition(code="diabetes"), "Condition: `code` is a text, expected an object"),
+    "coding is an object": (
+        condition(code={"coding": {"code": "1"}}),
+        "Condition: `coding` is an object, expected an array",
+    ),
+    "nested arrays": (
+        condition(code={"coding": [[1]]}),
+        "Condition: `coding` is an array, expected an array of objects",
+    ),
+    "class is an array": (
+        encounter(**{"class": [concept("AMB")]}),
+        "Encounter: `class` is an array, expected an object",
+    ),
+    "period is a text": (encounter(period="2015"), "Encounter: `period` is a text, expected an object"),
+    "encounter without id": (encounter(id=None), "Encounter: no id"),
+    "patient without id": (patient(id=None), "Patient: no id"),
+    "patient twice": (patient(), "Patient: given more than once"),
+    "unknown medication": (
+        clinical("MedicationRequest", medicationReference={"reference": "Medication/m9"}, authoredOn="2015-01-01"),
+        "MedicationRequest: Medication that cannot be resolved",
+    ),
+    "order not to give": (
+        clinical("MedicationRequest", doNotPerform=True, medicationCodeableConcept=concept("1")),
+        "MedicationRequest: doNotPerform: an order not to give",
+    ),
+    "components without value": (
+        observation(component=[{"code": concept("1")}]),
+        "Observation: components without a value",
+    ),
+    "history": (bundle(condition(), kind="history"), "Bundle of type history: it holds versions, not a record"),
+    "bundle of a text": ({"resourceType": "Bundle", "entry": "x"}, "Bundle: `entry` is a text, expected an array"),
+    "entry without resource": (
+        {"resourceType": "Bundle", "entry": [{"request": {"method": "DELETE"}}]},
+        "bundle entry without a resource",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_what_cannot_be_used_is_counted_once_with_its_reason(name, read):
+    resource, reason = COUNTED[name]
+    rows, report = read(patient(), observation(valueInteger=1), resource)
+    assert {what: count.count for what, count in report.skipped.items()} == {reason: 1}
+    assert [row["code"] for row in rows] == ["LOINC//4548-4"]
+    assert "all.ndjson line 3" in report.skipped[reason].example or reason in (
+        "subject is no Patient of the source",
+        "time outside 1800-2300",
+    )
+
+
+@pytest.mark.parametrize(
+    ("birth", "reason"),
+    [
+        ("0000-01-01", "Patient: birth left out: `birthDate` is not a FHIR date"),
+        ("yesterday", "Patient: birth left out: `birthDate` is not a FHIR date"),
+        (19500203, "Patient: birth left out: `birthDate` is a number, expected a text"),
+        ("9999-12-31", "time outside 1800-2300"),
+    ],
+)
+def test_impossible_birth_dates_leave_the_rest_of_the_patient(birth, reason, read):
+    _, report = read(patient(birthDate=birth))
+    assert report.kinds == {"gender": 1}
+    assert {what: count.count for what, count in report.skipped.items()} == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("resource", "group", "reason"),
+    [
+        (patient(deceasedBoolean=True), "findings", "Patient has died, but it is not said when: no event"),
+        (patient(deceasedDateTime="then"), "skipped", "Patient: death left out: `deceasedDateTime` is not a FHIR date"),
+        (patient(gender="F"), "skipped", "Patient: gender that is no code of FHIR left out"),
+        ({"resourceType": "Claim", "id": "c"}, "findings", "resource type that makes no events: Claim"),
+        (encounter(**{"class": None}), "findings", "Encounter without a class"),
+        (encounter(type=[{"text": "ambulatory"}]), "findings", "Encounter type without a code left out"),
+        (condition(encounter={"display": "it"}), "changed", "encounter that cannot be resolved left out"),
+        (
+            condition(abatementDateTime="later"),
+            "changed",
+            "unreadable end left out: `abatementDateTime` is not a FHIR date",
+        ),
+        (condition(abatementDateTime="2001-01-01"), "changed", "end time before start removed"),
+        (observation(valueQuantity={"value": 1e300}), "changed", "NaN or infinite value removed"),
+    ],
+)
+def test_oddities_are_counted(resource, group, reason, read):
+    others = [] if resource["resourceType"] == "Patient" else [patient()]
+    _, report = read(resource, *others)
+    assert getattr(report, group)[reason].count == 1
+
+
+# Files that cannot be read: one error that names the file, and nothing written
+
+
+WHOLE = lines(patient(), condition(), observation())
+IMAGE = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(256))
+UNREADABLE = {
+    "truncated gzip": ("a.ndjson.gz", gzip.compress(WHOLE)[:-30], "ends in the middle of its gzip data"),
+    "corrupt gzip": ("a.ndjson.gz", gzip.compress(WHOLE)[:40] + b"\0" * 60, "corrupt gzip data"),
+    "not gzip": ("a.ndjson.gz", WHOLE, "is not gzip data"),
+    "empty": ("a.ndjson", b"", "is empty"),
+    "empty gzip": ("a.ndjson.gz", gzip.compress(b""), "is empty"),
+    "empty bundle file": ("a.json", b" \n", "is empty"),
+    "blank lines only": ("a.ndjson", b"\n\n\n", "is empty"),
+    "invalid on line 3": ("a.ndjson", lines(patient(), condition()) + b'{"resourceType": \n', "line 3 is not JSON"),
+    "cut short": ("a.json", json.dumps(bundle(patient())).encode()[:-9], "is not JSON"),
+    "not UTF-8": ("a.ndjson", WHOLE + b'{"resourceType": "Cl\xe9"}\n', "line 4 is not UTF-8 text: byte 0xe9 at 20"),
+    "UTF-16": ("a.json", json.dumps(patient()).encode("utf-16"), "is not UTF-8 text"),
+    "array": ("a.json", b'[{"resourceType": "Patient"}]', "holds a JSON array"),
+    "number": ("a.ndjson", b"1\n", "line 1 holds a JSON value"),
+    "NaN": ("a.ndjson", WHOLE.replace(b'"final"', b"NaN"), "line 3 is not JSON"),
+    "Infinity": ("a.ndjson", WHOLE.replace(b'"final"', b"-Infinity"), "line 3 is not JSON"),
+    "infinite number": ("a.ndjson", WHOLE.replace(b'"final"', b"1e999"), "line 3 is not JSON"),
+    "image": ("a.json", IMAGE, "is not UTF-8 text"),
+    "XML": ("a.json", b"<Bundle/>", "is not JSON"),
+    "CSV": ("a.ndjson", b"a,b\n1,2\n", "line 1 is not JSON"),
+    "zeros": ("a.json", bytes(1000), "is not JSON"),
+    "deeply nested": ("a.json", b'{"a":' * 5000, "is not JSON"),
+}
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_unreadable_file_is_one_error_that_names_it(name, as_folder, tmp_path):
+    file, content, message = UNREADABLE[name]
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / file).write_bytes(content)
+    if as_folder:
+        (source / "whole.ndjson").write_bytes(WHOLE)
+    with pytest.raises(InputError, match=file) as refused:
+        import_events(source if as_folder else source / file, tmp_path / "out" / "events")
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_line_longer_than_the_limit_is_refused_without_reading_it_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "LONGEST_LINE", 2000)
+    long = b'{"resourceType": "Observation", "note": "' + b"x" * 5000 + b'"}\n'
+    (tmp_path / "a.ndjson").write_bytes(WHOLE + long)
+    with pytest.raises(InputError, match=r"a\.ndjson line 4 is longer than 2,000 bytes"):
+        import_events(tmp_path / "a.ndjson", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_document_larger_than_the_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "LARGEST_DOCUMENT", 100)
+    (tmp_path / "a.json").write_bytes(json.dumps(bundle(patient(), condition())).encode())
+    with pytest.raises(InputError, match=r"a\.json is longer than 100 bytes"):
+        import_events(tmp_path / "a.json", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("files", "message"), [({}, "source"), ({"a.png": IMAGE, "b.jpg": IMAGE}, "source")])
+def test_folder_without_fhir_is_refused(files, message, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, content in files.items():
+        (source / name).write_bytes(content)
+    with pytest.raises(FormatError, match=message):
+        import_events(source, tmp_path / "out")
+    with pytest.raises(FormatError, match="holds no FHIR file"):
+        import_events(source, tmp_path / "out", format="fhir")
+    assert not (tmp_path / "out").exists()
+
+
+def test_source_of_other_resources_only_says_that_it_holds_no_event(tmp_path):
+    (tmp_path / "a.ndjson").write_bytes(lines({"resourceType": "Organization", "id": "o"}))
+    with pytest.raises(InputError, match="no usable event"):
+        import_events(tmp_path / "a.ndjson", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
