@@ -13,7 +13,7 @@ import orjson
 import polars as pl
 from markupsafe import Markup
 
-from ehrsim import events
+from ehrsim import codes, events
 from ehrsim.errors import InputError
 from ehrsim.evaluate import timeline
 from ehrsim.evaluate.charts import (
@@ -85,7 +85,8 @@ def write_overview(
 def overview(cohorts: Cohorts, metrics: list[dict[str, float]]) -> dict[str, Any]:
     """Everything the template shows, as text, numbers and drawings."""
     real, synthetic = prevalence(cohorts.real), prevalence(cohorts.synthetic)
-    compared = compare(real, synthetic).filter(pl.col("kind").is_in(list(KINDS)))
+    clinical = pl.col("kind").is_in(list(KINDS)) & (pl.col("code") != codes.OBSERVATION_END)
+    compared = compare(real, synthetic).filter(clinical)
     real_records, synthetic_records = records(cohorts.real), records(cohorts.synthetic)
     chosen = timeline.typical(cohorts.synthetic)
     return {
@@ -183,9 +184,9 @@ def _scatters(compared: pl.DataFrame, sizes: tuple[int, int]) -> list[Figure]:
     shares = np.concatenate([compared["real"].to_numpy(), compared["synthetic"].to_numpy()])
     low = min(0.1, 10.0 ** math.floor(math.log10(shares[shares > 0].min(initial=0.1))))
     return [
-        _scatter(kind, codes, sizes, low)
+        _scatter(kind, chosen, sizes, low)
         for kind in KINDS
-        if not (codes := compared.filter(pl.col("kind") == kind)).is_empty()
+        if not (chosen := compared.filter(pl.col("kind") == kind)).is_empty()
     ]
 
 

@@ -25,7 +25,7 @@ from ehrsim.evaluate.charts import (
     unit_text,
 )
 from ehrsim.evaluate.prevalence import kind_of
-from ehrsim.evaluate.records import years
+from ehrsim.evaluate.records import DAYS_PER_YEAR, years
 from ehrsim.events import DESCRIPTION
 
 RICHNESS = 0.75
@@ -141,7 +141,7 @@ def _visits(timed: pl.DataFrame) -> list[Row]:
         rows.setdefault(codes.parse(code).value, []).append(Span(age, left))
     order = {name: place for place, name in enumerate(VISIT_CLASSES)}
     classes = sorted(rows, key=lambda name: (order.get(name, len(order)), name))
-    return [Row(VISIT_CLASSES.get(name, name), rows[name]) for name in classes]
+    return [Row(VISIT_CLASSES.get(name, name.capitalize()), rows[name]) for name in classes]
 
 
 def _rows(timed: pl.DataFrame, kind: str, most: int, end: float) -> tuple[list[Row], int]:
@@ -173,13 +173,14 @@ def _courses(timed: pl.DataFrame) -> tuple[list[Course], int]:
 _WIDTH, _LABELS, _VALUES = 1080.0, 250.0, 120.0
 _ROW, _COURSE, _HEADING = 19.0, 36.0, 34.0
 _LONGEST_LABEL = 34
+_SHORT, _SHORTEST = 0.5, 1 / DAYS_PER_YEAR
 
 
 def draw(patient: Timeline) -> Markup:
     """The drawing of a timeline, rows under one axis of age."""
     plot = Frame(_LABELS, 26, _WIDTH - _VALUES, _height(patient))
-    x = linear(min(patient.start, patient.end - 1), patient.end, plot.left, plot.right)
-    parts, y = [_age_axis(x, patient, plot)], plot.top
+    x = linear(min(patient.start, patient.end - _SHORTEST), patient.end, plot.left, plot.right)
+    parts, y = [_axis(x, patient, plot)], plot.top
     sections = (
         ("Visits", patient.visits, "visit"),
         ("Conditions", patient.conditions, "condition"),
@@ -208,11 +209,18 @@ def _height(patient: Timeline) -> float:
     return 36 + _HEADING * sum(1 for rows in lists if rows) + _ROW * rows + _COURSE * len(patient.courses)
 
 
-def _age_axis(x: Scale, patient: Timeline, plot: Frame) -> Markup:
-    parts = [text(8, 14, "Age in years", "label")]
-    for age in ticks(min(patient.start, patient.end - 1), patient.end, 10):
+def _axis(x: Scale, patient: Timeline, plot: Frame) -> Markup:
+    """Ages in years or, for a record of less than `_SHORT` years, days since its beginning."""
+    first = min(patient.start, patient.end - _SHORTEST)
+    if patient.end - first < _SHORT:
+        title, days = "Days since the first event", ticks(0, (patient.end - first) * DAYS_PER_YEAR, 10)
+        marks = [(first + day / DAYS_PER_YEAR, number(day)) for day in days]
+    else:
+        title, marks = "Age in years", [(age, number(age)) for age in ticks(first, patient.end, 10)]
+    parts = [text(8, 14, title, "label")]
+    for age, label in marks:
         parts.append(segment(x(age), plot.top - 4, x(age), plot.bottom, "grid"))
-        parts.append(text(x(age), plot.top - 10, number(age), "tick", "middle"))
+        parts.append(text(x(age), plot.top - 10, label, "tick", "middle"))
     parts.append(segment(x(patient.end), plot.top - 4, x(patient.end), plot.bottom, "end"))
     verb = "died" if patient.died else "record ends"
     parts.append(text(x(patient.end) + 6, 16, f"{verb} at {patient.end:.0f}", "label"))

@@ -131,6 +131,15 @@ def test_the_tuning_split_comes_second_and_all_patients_last(tmp_path: Path, sim
     assert "no split was kept apart" in page
 
 
+def test_marks_of_follow_up_are_not_compared_as_codes(population: Path, tmp_path: Path, metrics: Path) -> None:
+    end = [(1, datetime(1950, 1, 1), "MEDS_BIRTH"), (1, datetime(1990, 1, 1), "OBSERVATION_END")]
+    frame = pl.DataFrame(end, schema=["subject_id", "time", "code"], orient="row")
+    events.write_events(frame, tmp_path / "followed.parquet")
+    page = page_of(population, tmp_path / "followed.parquet", metrics)
+    assert "OBSERVATION_END" not in page
+    assert "followed to age 40" in page
+
+
 def test_the_same_input_gives_the_same_bytes(population: Path, simulated: Path, metrics: Path) -> None:
     assert page_of(population, simulated, metrics) == page_of(population, simulated, metrics)
 

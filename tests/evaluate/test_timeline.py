@@ -91,3 +91,12 @@ def test_no_bar_passes_the_end_of_the_record_and_text_is_escaped() -> None:
 @pytest.mark.parametrize("rows", [life(1, 0), life(1, 1)])
 def test_the_barest_records_can_be_drawn(rows: list[tuple[object, ...]]) -> None:
     ElementTree.fromstring(draw(timeline(frame(rows), 1)))
+
+
+def test_a_short_stay_is_told_in_days() -> None:
+    stay = [(1, at(60 + day / 365.25), "LOINC//1", 1.0 * day, "kg", None, None, "Weight") for day in range(1, 6)]
+    drawing = draw(timeline(frame(life(1, 0) + stay), 1))
+    assert "Days since the first event" in drawing
+    ticks = [node.text for node in ElementTree.fromstring(drawing).iter("text") if node.attrib["class"] == "tick"]
+    assert ticks[:9] == ["0", "0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4"]
+    assert "Age in years" in draw(timeline(RECORD, 7))
