@@ -4,11 +4,12 @@ An *entry* is a code together with its textual answer and unit, so that a smokin
 two units, are different entries. Entries are numbered from 1 (0 is padding) and sorted by *group*, the clinical order
 in which a visit is emitted: reasons and conditions, then procedures and medications, then measurements. Entries seen in
 fewer than `min_patients` patients lose their text, then roll up to their parents, then drop; the report says which.
+Visit types and statics are held to the same number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -95,6 +96,10 @@ class Vocabulary(msgspec.Struct, frozen=True, dict=True):
                 return self.index[candidate]
         return 0
 
+    def lookup_type(self, entry: Entry) -> int | None:
+        """The index of a visit type, or of the same without its text; None if there is neither."""
+        return self.type_index.get(entry, self.type_index.get(entry._replace(text=None)))
+
     def matching(self, pattern: str) -> NDArray[np.int64]:
         """Indices of entries whose code is `pattern`, lies below it, or starts with it when it ends in `*`.
 
@@ -123,7 +128,10 @@ class Vocabulary(msgspec.Struct, frozen=True, dict=True):
 
 
 class VocabularyReport(msgspec.Struct, frozen=True):
-    """What became of rare entries: events kept as they are, kept under a broader entry, and dropped."""
+    """What became of rare codes: events kept as they are, kept under a broader entry, and dropped.
+
+    Births, deaths, ends of observation and visit ends, which every vocabulary can express, are not counted.
+    """
 
     events_kept: int
     events_rolled_up: int
@@ -148,119 +156,115 @@ def fit(
     Raises `InputError` if not one code is frequent enough.
     """
     parents = dict(parents or {})
-    has_description = DESCRIPTION in events.collect_schema()
-    raw = _count_raw(events)
-    starts, ends, timed, static = _partition(raw)
-    resolved = _resolve(timed, _entry_patients(events), min_patients, parents)
-    entries = sorted(set(filter(None, resolved.values())), key=_order)
-    if not entries and timed:
+    counts = _count(events)
+    resolved = _resolve(counts.timed, _rare_subjects(events, counts.timed, min_patients), min_patients, parents)
+    kept = set(filter(None, resolved.values()))
+    visit_types = sorted(filter(_is_visit_start, kept), key=lambda entry: (-counts.events(entry), _order(entry)))
+    entries = sorted(kept.difference(visit_types), key=_order)
+    if not entries and not all(map(_is_visit_start, counts.timed)):
         raise InputError(
             f"no code occurs in {min_patients} patients or more", hint="use more patients, or lower min_patients"
         )
-    visit_types = [entry for entry, _ in starts]
+    resolved_statics = {entry: entry if n >= min_patients else None for entry, (n, _) in counts.static.items()}
+    statics = sorted(filter(None, resolved_statics.values()), key=_order)
     vocabulary = Vocabulary(
         entries=entries,
         visit_types=visit_types,
-        visit_ends=_usual_ends(visit_types, ends),
-        statics=[
-            entry
-            for entry, (patients, _) in sorted(static.items(), key=lambda item: _order(item[0]))
-            if patients >= min_patients
-        ],
-        descriptions=_descriptions(events, entries) if has_description else {},
+        visit_ends=_usual_ends(visit_types, counts.ends, min_patients),
+        statics=statics,
+        descriptions=_descriptions(events, [*entries, *visit_types, *statics]),
         parents=parents,
         min_patients=min_patients,
     )
-    return vocabulary, _report(timed, resolved)
+    fates = [(entry, new, counts.events(entry)) for entry, new in resolved.items()]
+    fates += [(entry, new, counts.static[entry][1]) for entry, new in resolved_statics.items()]
+    return vocabulary, _report(fates)
 
 
 def _order(entry: Entry) -> tuple[int, str, str, str]:
     return group_of(entry.code), entry.code, entry.text or "", entry.unit or ""
 
 
-Counts = dict[Entry, tuple[int, int]]
+Patients = dict[Entry, tuple[int, int]]
 """Patients and events of each entry."""
 
 
-def _count_raw(events: pl.LazyFrame) -> pl.DataFrame:
+class _Counts(NamedTuple):
+    """The entries of a table: those with a time (visit starts among them), visit ends, and statics."""
+
+    timed: Patients
+    ends: Patients
+    static: Patients
+
+    def events(self, entry: Entry) -> int:
+        """Number of timed events of an entry."""
+        return self.timed.get(entry, (0, 0))[1]
+
+
+def _count(events: pl.LazyFrame) -> _Counts:
     keys = ["code", "text_value", "unit", pl.col("time").is_null().alias("static")]
-    counts = events.group_by(keys).agg(pl.col("subject_id").n_unique().alias("patients"), pl.len().alias("events"))
-    return counts.sort("code", "text_value", "unit").collect(engine="streaming")
-
-
-def _partition(raw: pl.DataFrame) -> tuple[list[tuple[Entry, int]], Counts, Counts, Counts]:
-    """Visit starts by frequency, visit ends, other timed entries, statics."""
-    starts: list[tuple[Entry, int]] = []
-    ends: Counts = {}
-    timed: Counts = {}
-    static: Counts = {}
-    for code, text, unit, is_static, patients, count in raw.iter_rows():
-        entry = Entry(code, text, unit)
-        kind = codes.parse(code).kind
+    grouped = events.group_by(keys).agg(pl.col("subject_id").n_unique().alias("patients"), pl.len().alias("events"))
+    counts = _Counts({}, {}, {})
+    for code, text, unit, is_static, patients, number in (
+        grouped.sort("code", "text_value", "unit").collect(engine="streaming").iter_rows()
+    ):
         if is_static:
-            static[entry] = (patients, count)
-        elif kind == "visit_start":
-            starts.append((entry, count))
-        elif kind == "visit_end":
-            ends[entry] = (patients, count)
+            counts.static[Entry(code, text, unit)] = (patients, number)
+        elif codes.parse(code).kind == "visit_end":
+            counts.ends[Entry(code, text, unit)] = (patients, number)
         elif code not in STRUCTURAL:
-            timed[entry] = (patients, count)
-    return sorted(starts, key=lambda item: (-item[1], item[0].code, item[0].text or "")), ends, timed, static
+            counts.timed[Entry(code, text, unit)] = (patients, number)
+    return counts
 
 
-def _usual_ends(visit_types: list[Entry], ends: Counts) -> list[Entry]:
-    """For each visit type the commonest end of the same class, with its unit."""
+def _is_visit_start(entry: Entry) -> bool:
+    return codes.parse(entry.code).kind == "visit_start"
+
+
+def _usual_ends(visit_types: list[Entry], ends: Patients, min_patients: int) -> list[Entry]:
+    """For each visit type the commonest end of the same class, with its text and unit if they are frequent enough."""
     usual = []
     for start in visit_types:
         code = start.code.replace("VISIT_START//", "VISIT_END//", 1)
-        same = [(count, entry) for entry, (_, count) in ends.items() if entry.code == code]
+        same = [(n, entry) for entry, (patients, n) in ends.items() if entry.code == code and patients >= min_patients]
         usual.append(max(same, key=lambda item: item[0])[1] if same else Entry(code, None, None))
     return usual
 
 
-def _entry_patients(events: pl.LazyFrame) -> Callable[[dict[Entry, Entry]], Counts]:
-    """A function that counts the distinct patients of entries after some have been merged into others."""
-
-    def count(merged: dict[Entry, Entry]) -> Counts:
-        rows = [(*old, *new) for old, new in merged.items()]
-        names = ["code", "text_value", "unit", "new_code", "new_text", "new_unit"]
-        table = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row").lazy()
-        joined = events.filter(pl.col("time").is_not_null()).join(
-            table, on=["code", "text_value", "unit"], how="inner", nulls_equal=True
-        )
-        counted = joined.group_by("new_code", "new_text", "new_unit").agg(
-            pl.col("subject_id").n_unique().alias("patients"), pl.len().alias("events")
-        )
-        result = counted.collect(engine="streaming")
-        return {Entry(code, text, unit): (patients, n) for code, text, unit, patients, n in result.iter_rows()}
-
-    return count
+def _rare_subjects(events: pl.LazyFrame, timed: Patients, min_patients: int) -> dict[Entry, set[int]]:
+    """The patients of each timed entry that has fewer than `min_patients` of them."""
+    rare = [entry for entry, (n, _) in timed.items() if n < min_patients]
+    keys = ["code", "text_value", "unit"]
+    table = pl.DataFrame(rare, schema=dict.fromkeys(keys, pl.String), orient="row").lazy()
+    rows = events.filter(pl.col("time").is_not_null()).select(*keys, "subject_id").unique()
+    rows = rows.join(table, on=keys, how="semi", nulls_equal=True)
+    subjects: dict[Entry, set[int]] = {entry: set() for entry in rare}
+    for code, text, unit, subject in rows.collect(engine="streaming").iter_rows():
+        subjects[Entry(code, text, unit)].add(subject)
+    return subjects
 
 
 def _resolve(
-    timed: Counts,
-    count: Callable[[dict[Entry, Entry]], Counts],
-    min_patients: int,
-    parents: Mapping[str, str],
+    timed: Patients, rare: dict[Entry, set[int]], min_patients: int, parents: Mapping[str, str]
 ) -> dict[Entry, Entry | None]:
     """The entry that each raw entry becomes: itself, a broader one, or None.
 
-    Rare entries climb one step of their fallbacks a round until what they merge into is frequent enough.
+    Whatever stands for too few patients gives way to its next fallback, the most specific first, until all that remains
+    stands for enough. `Vocabulary.lookup` goes down the same list, so the counts hold for what is encoded.
     """
-    resolved: dict[Entry, Entry | None] = {entry: entry for entry, (n, _) in timed.items() if n >= min_patients}
-    climbing = {entry: _fallbacks(entry, parents)[1:] for entry, (n, _) in timed.items() if n < min_patients}
-    while climbing:
-        resolved.update(dict.fromkeys((entry for entry, chain in climbing.items() if not chain), None))
-        climbing = {entry: chain for entry, chain in climbing.items() if chain}
-        targets = {entry: chain[0] for entry, chain in climbing.items()}
-        pooled = count(targets) if targets else {}
-        for entry, target in targets.items():
-            if pooled[target][0] >= min_patients or timed.get(target, (0, 0))[0] >= min_patients:
-                resolved[entry] = target
-                del climbing[entry]
-            else:
-                climbing[entry] = climbing[entry][1:]
-    return resolved
+    chains = {entry: _fallbacks(entry, parents) for entry in rare}
+    gone: set[Entry] = set()
+    while True:
+        resolved = {entry: next((one for one in chain if one not in gone), None) for entry, chain in chains.items()}
+        pooled: dict[Entry, set[int]] = {}
+        for entry, target in resolved.items():
+            if target is not None and (target in rare or target not in timed):
+                pooled.setdefault(target, set()).update(rare[entry])
+        few = {target for target, subjects in pooled.items() if len(subjects) < min_patients}
+        if not few:
+            return {entry: resolved.get(entry, entry) for entry in timed}
+        broader = {broad for target in few for broad in _fallbacks(target, parents)[1:]}
+        gone |= few - broader or few
 
 
 def _fallbacks(entry: Entry, parents: Mapping[str, str]) -> list[Entry]:
@@ -278,29 +282,28 @@ def _fallbacks(entry: Entry, parents: Mapping[str, str]) -> list[Entry]:
 
 
 def _descriptions(events: pl.LazyFrame, entries: list[Entry]) -> dict[str, str]:
-    """Displays of all codes kept, and of coded answers that stand in texts."""
-    table = (
-        events.select("code", DESCRIPTION)
-        .drop_nulls()
-        .group_by("code")
-        .agg(pl.col(DESCRIPTION).min())
-        .collect(engine="streaming")
-    )
-    known = dict(table.iter_rows())
+    """Displays of the codes of entries, and of coded answers that stand in their texts."""
     wanted = {entry.code for entry in entries} | {entry.text for entry in entries if entry.text}
-    structural = {code for code in known if codes.parse(code).kind in ("visit_start", "race", "ethnicity")}
-    named = {code: known[code] for code in sorted(wanted | structural) if code in known}
-    titles = {code: title for code in wanted - named.keys() if (title := codes.chapter_title(code))}
+    if DESCRIPTION not in events.collect_schema():
+        return {}
+    table = events.select("code", DESCRIPTION).drop_nulls().group_by("code").agg(pl.col(DESCRIPTION).min())
+    known = dict(table.collect(engine="streaming").iter_rows())
+    named = {code: known[code] for code in sorted(wanted) if code in known}
+    titles = {code: title for code in sorted(wanted - named.keys()) if (title := codes.chapter_title(code))}
     return named | titles
 
 
-def _report(timed: Counts, resolved: dict[Entry, Entry | None]) -> VocabularyReport:
-    kept = sum(n for entry, (_, n) in timed.items() if resolved[entry] == entry)
-    dropped = sum(n for entry, (_, n) in timed.items() if resolved[entry] is None)
-    total = sum(n for _, n in timed.values())
-    moved = {_name(old): _name(new) for old, new in resolved.items() if new is not None and new != old}
-    gone = [_name(entry) for entry, new in resolved.items() if new is None]
-    return VocabularyReport(kept, total - kept - dropped, dropped, moved, gone)
+def _report(fates: list[tuple[Entry, Entry | None, int]]) -> VocabularyReport:
+    """The report from what each entry became, and its number of events."""
+    moved = [(old, new, number) for old, new, number in fates if new is not None and new != old]
+    gone = [(old, number) for old, new, number in fates if new is None]
+    return VocabularyReport(
+        events_kept=sum(number for old, new, number in fates if new == old),
+        events_rolled_up=sum(number for _, _, number in moved),
+        events_dropped=sum(number for _, number in gone),
+        rolled_up={_name(old): _name(new) for old, new, _ in moved},
+        dropped=[_name(old) for old, _ in gone],
+    )
 
 
 def _name(entry: Entry) -> str:
