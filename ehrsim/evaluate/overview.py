@@ -305,6 +305,7 @@ def _life(patient: timeline.Timeline) -> dict[str, Any]:
         "sex": patient.sex or "of unrecorded sex",
         "age": f"{patient.end:.0f}",
         "died": patient.died,
+        "has_conditions": bool(patient.conditions),
         "visits": f"{sum(len(row.spans) for row in patient.visits):,}",
         "unseen": " and ".join(left_out),
     }

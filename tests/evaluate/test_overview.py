@@ -138,6 +138,7 @@ def test_marks_of_follow_up_are_not_compared_as_codes(population: Path, tmp_path
     page = page_of(population, tmp_path / "followed.parquet", metrics)
     assert "OBSERVATION_END" not in page
     assert "followed to age 40" in page
+    assert "Nobody in this cohort has a condition" in page
 
 
 def test_the_same_input_gives_the_same_bytes(population: Path, simulated: Path, metrics: Path) -> None:
