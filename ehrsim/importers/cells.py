@@ -74,7 +74,9 @@ def first_of_each(frame: pl.DataFrame, column: str, report: ImportReport, source
 
 
 def convert(cells: pl.Series, cell_type: CellType, time_format: str | None = None) -> pl.Series:
-    """The cells in the type named; null where they do not have it."""
+    """The cells in the type named; null where they do not have it. A time is never taken for a number."""
+    if cell_type in ("integer", "number") and (cells.dtype.is_temporal() or cells.dtype == pl.Boolean):
+        return pl.Series(cells.name, [None], dtype=pl.Int64).new_from_index(0, len(cells))
     match cell_type:
         case "integer":
             return integers(cells)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import gzip
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ LONGEST_HEADER = 1 << 20
 NULL_TEXTS = ("", "NULL", r"\N")
 """Cells that say "nothing here" in exports of common databases, besides truly empty ones."""
 
+_RENAMED_BY_POLARS = re.compile(r"(.*)_duplicated_\d+$")
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, zlib.error)
 _REASONS = (
     ("invalid utf-8", "is not UTF-8 text", "save it as UTF-8"),
@@ -91,6 +93,10 @@ def columns(path: Path, separator: str | None = None) -> list[str]:
         names = _scan(path, separator).collect_schema().names()
     if any("\ufffd" in name for name in names):
         raise InputError(f"{path}: the header is not UTF-8 text", hint="save it as UTF-8")
+    for name in names:
+        renamed = _RENAMED_BY_POLARS.match(name)
+        if renamed and renamed.group(1) in names:
+            raise InputError(f"{path}: two columns are called `{renamed.group(1)}`", hint="rename one")
     return names
 
 
@@ -98,7 +104,11 @@ def rows(
     table: Table, required: Sequence[str], optional: Sequence[str], report: ImportReport
 ) -> Iterator[pl.DataFrame]:
     """Yield batches of the named columns of a table, matched without regard to case; absent optional ones are null."""
-    by_name = {name.lower(): name for name in columns(table.path)}
+    names = columns(table.path)
+    by_name = {name.lower(): name for name in names}
+    if len(by_name) < len(names):
+        twice = next(name for name in names if by_name[name.lower()] != name)
+        raise InputError(f"{table.path}: two columns are called `{twice}` but for case", hint="rename one")
     for name in required:
         if name not in by_name:
             raise InputError(

@@ -107,6 +107,23 @@ def test_nested_parquet_column_is_of_no_use(write_source, run_import):
         run_import(source, "omop")
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "reason"),
+    [
+        ("person_id", [True], "person_id is not a whole number"),
+        ("measurement_date", [2.5], "measurement_date is not a date or time"),
+        ("measurement_concept_id", [2.5], "measurement_concept_id is not a whole number"),
+    ],
+)
+def test_parquet_column_of_the_wrong_type_is_counted(column, values, reason, write_source, run_import):
+    source = write_source("omop")
+    (source / "MEASUREMENT.csv").unlink()
+    row = {"person_id": [1], "measurement_concept_id": [3004410], "measurement_date": ["2010-01-01"]}
+    pl.DataFrame(row | {column: values}).write_parquet(source / "measurement.parquet")
+    _, report = run_import(source, "omop")
+    assert any(reason in what for what in (*report.skipped, *report.changed)), report
+
+
 LAB = "labevent_id,subject_id,hadm_id,itemid,charttime,value,valuenum,valueuom\n"
 MEASUREMENT = "measurement_id,person_id,measurement_concept_id,measurement_date,value_as_number,visit_occurrence_id\n"
 OBSERVATION = "DATE,PATIENT,ENCOUNTER,CODE,DESCRIPTION,VALUE,UNITS,TYPE\n"

@@ -1,11 +1,12 @@
 import csv
+import sys
 from collections import Counter
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from ehrsim.errors import InputError
+from ehrsim.errors import InputError, MissingExtraError
 from ehrsim.importers import omop
 from ehrsim.importers.report import ImportReport
 
@@ -94,6 +95,21 @@ def test_duckdb_file_that_is_none(tmp_path):
     path = tmp_path / "cdm.duckdb"
     path.write_bytes(b"not a database, but long enough to look at" * 100)
     with pytest.raises(InputError, match=r"cdm\.duckdb is not a readable DuckDB file"):
+        list(omop.read(path, ImportReport("cdm", "omop")))
+
+
+def test_duckdb_is_an_extra(tmp_path, monkeypatch):
+    (tmp_path / "cdm.duckdb").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ehrsim\[duckdb\]'"):
+        list(omop.read(tmp_path / "cdm.duckdb", ImportReport("cdm", "omop")))
+
+
+def test_duckdb_without_people(tmp_path):
+    duckdb = pytest.importorskip("duckdb")
+    path = tmp_path / "cdm.duckdb"
+    duckdb.connect(str(path)).close()
+    with pytest.raises(InputError, match="holds 0 person tables"):
         list(omop.read(path, ImportReport("cdm", "omop")))
 
 
