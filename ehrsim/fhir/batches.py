@@ -68,51 +68,60 @@ def link(table: Table, prefix: dict[str, str]) -> Links:
 
 
 def _reference(target: str, display: str | None = None) -> Fragment:
-    return fragment({"reference": target, "display": display} if display else {"reference": target})
+    if display:
+        return fragment({"reference": target, "display": display})
+    return Fragment(f'{{"reference":"{target}"}}'.encode())
 
 
 def batches(table: Table, shapes: Shapes, links: Links) -> Iterator[Batch]:
     """All resources of a table, but for the places."""
-    labels = shapes.labels
     yield _patients(table, shapes, links)
     yield _encounters(table, shapes, links)
     pressures = blood_pressures(table, shapes)
-    paired = np.zeros(len(table.kind), dtype=np.bool_)
-    paired[pressures[pressures >= 0]] = True
-    paired |= is_bare_panel(table, shapes)
+    single = np.isin(table.kind, [NUMBER_OF[kind] for kind in MAPPINGS]) & ~is_bare_panel(table, shapes)
+    single[pressures[(pressures >= 0).all(axis=1), 1]] = False
+    ids = np.full(len(table.kind), None, dtype=object)
+    ids[single] = identity.uuids(table.lanes[single])
+    single[pressures[pressures >= 0]] = False
     if len(pressures):
-        yield _blood_pressures(table, pressures, links, labels)
+        yield _blood_pressures(table, pressures, ids, links, shapes.labels)
     for kind, mapping in MAPPINGS.items():
-        rows = np.flatnonzero((table.kind == NUMBER_OF[kind]) & ~paired)
-        if not len(rows):
-            continue
-        ids = identity.uuids(table.lanes[rows])
-        keys = table.shape_keys(rows)
-        parts = _results(table, shapes, rows, pressures, links) if kind == "panel" else None
-        events = _events(table, shapes, rows, ids, keys, links, parts)
-        yield Batch(mapping.resource_type, ids, table.subject[rows], keys, map(mapping.build, events))
-    yield _provenances(table, links, labels)
+        rows = np.flatnonzero(single & (table.kind == NUMBER_OF[kind]))
+        if len(rows):
+            keys = table.shape_keys(rows)
+            more = _results(table, shapes, rows, ids, links) if kind == "panel" else _practitioners(table, rows, links)
+            events = _events(table, shapes, rows, ids, keys, links, more)
+            yield Batch(
+                mapping.resource_type, ids[rows].tolist(), table.subject[rows], keys, map(mapping.build, events)
+            )
+    yield _provenances(table, links, shapes.labels)
 
 
 def _events(
-    table: Table, shapes: Shapes, rows: Ints, ids: list[str], keys: Ints, links: Links, parts: list[Any] | None = None
+    table: Table, shapes: Shapes, rows: Ints, ids: Objects, keys: Ints, links: Links, more: list[Any]
 ) -> Iterator[Event]:
     """The events of some rows as their builders see them."""
     distinct, inverse = np.unique(keys, return_inverse=True)
-    subject, visit = table.subject[rows], table.visit[rows]
-    attending = links.practitioner[np.where(visit >= 0, visit, len(links.visit_ids) + subject)]
-    columns = (
-        ids,
+    return zip(
+        ids[rows].tolist(),
         objects([shapes.shape(key) for key in distinct.tolist()])[inverse].tolist(),
-        links.subjects[subject].tolist(),
-        links.visits[visit].tolist(),
+        links.subjects[table.subject[rows]].tolist(),
+        links.visits[table.visit[rows]].tolist(),
         table.time[rows].tolist(),
         table.end[rows].tolist(),
         table.value[rows].tolist(),
         table.text[rows].tolist(),
-        links.practitioners[links.place[subject], attending].tolist(),
+        more,
+        strict=True,
     )
-    return map(Event, *columns) if parts is None else map(Event, *columns, parts)
+
+
+def _practitioners(table: Table, rows: Ints, links: Links) -> list[Fragment]:
+    """References to who attends each event: the practitioner of its visit, or else of its subject."""
+    subject, visit = table.subject[rows], table.visit[rows]
+    attending = links.practitioner[np.where(visit >= 0, visit, len(links.visit_ids) + subject)]
+    references: list[Fragment] = links.practitioners[links.place[subject], attending].tolist()
+    return references
 
 
 def _patients(table: Table, shapes: Shapes, links: Links) -> Batch:
@@ -139,7 +148,7 @@ def _encounters(table: Table, shapes: Shapes, links: Links) -> Batch:
         [_visit_place(number, one, links) for number, one in np.ndindex(ORGANIZATIONS, PRACTITIONERS_EACH)]
     )
     where = shared.reshape(ORGANIZATIONS, PRACTITIONERS_EACH)[place, each].tolist()
-    subjects = links.subjects.tolist()
+    subjects = links.subjects[visits.subject].tolist()
     resources = encounters(table, shapes, links.visit_ids, subjects, where, shapes.labels)
     start, end = visits.start, visits.end
     keys = np.where(start >= 0, table.code[start], -1) * 16 + np.where(end >= 0, table.form[end] & 7, 8)
@@ -157,23 +166,26 @@ def _visit_place(number: int, practitioner: int, links: Links) -> Place:
 
 
 def blood_pressures(table: Table, shapes: Shapes) -> Ints:
-    """Pairs of rows, shape (n, 2): the systolic and diastolic pressures of one subject, visit and time; -1 for none."""
+    """Pairs of rows, shape (n, 2): the systolic and diastolic pressures of one subject, visit and time; -1 for none.
+
+    The systolic row gives the id of the resource, the diastolic one where it stands alone.
+    """
     whole = (table.form & (NUMERIC | CODED | TEXT | ENDED | TIMED)) == NUMERIC | TIMED
     millimetres = np.array([unit == profiles.BLOOD_PRESSURE_UNIT for unit in shapes.units], dtype=np.bool_)
     whole &= millimetres[table.unit]
-    sides = [
-        _moments(table, np.flatnonzero(whole & _has_code(table, shapes, code)), name)
+    systolic, diastolic = (
+        _numbered(_moments(table, np.flatnonzero(whole & _has_code(table, shapes, code)), name))
         for code, name in ((profiles.SYSTOLIC, "systolic"), (profiles.DIASTOLIC, "diastolic"))
-    ]
+    )
     keys = ["subject", "visit", "time", "repeat"]
-    pairs = sides[0].join(sides[1], on=keys, how="full", coalesce=True).select("systolic", "diastolic").fill_null(-1)
+    pairs = systolic.join(diastolic, on=keys, how="full", coalesce=True).select("systolic", "diastolic").fill_null(-1)
     rows: Ints = pairs.to_numpy().astype(np.int64)
     return rows[np.argsort(rows.max(axis=1), kind="stable")]
 
 
 def _moments(table: Table, rows: Ints, name: str) -> pl.DataFrame:
-    """Rows with the subject, visit and time of each, and a number among the rows that share them."""
-    moments = pl.DataFrame(
+    """Rows, named `name`, with the subject, visit and time of each."""
+    return pl.DataFrame(
         {
             name: rows,
             "subject": table.subject[rows],
@@ -181,7 +193,14 @@ def _moments(table: Table, rows: Ints, name: str) -> pl.DataFrame:
             "time": table.frame["time"].to_physical().gather(rows),
         }
     )
-    return moments.with_columns(repeat=pl.int_range(pl.len()).over("subject", "visit", "time"))
+
+
+def _numbered(moments: pl.DataFrame) -> pl.DataFrame:
+    """Moments with a number, `repeat`, among those of the same subject, visit and time."""
+    keys = ["subject", "visit", "time"]
+    if not moments.select(keys).is_duplicated().any():
+        return moments.with_columns(repeat=pl.lit(0, pl.Int64))
+    return moments.with_columns(repeat=pl.int_range(pl.len()).over(keys))
 
 
 def _has_code(table: Table, shapes: Shapes, value: str) -> Mask:
@@ -190,57 +209,36 @@ def _has_code(table: Table, shapes: Shapes, value: str) -> Mask:
     return mask
 
 
-def _blood_pressures(table: Table, pairs: Ints, links: Links, labels: Labels) -> Batch:
-    rows = pairs.max(axis=1)
-    ids = identity.uuids(table.lanes[_carriers(pairs)])
-    values = objects([*table.value.tolist(), None])[pairs]
-    shape = pressure_shape(labels)
+def _blood_pressures(table: Table, pairs: Ints, ids: Objects, links: Links, labels: Labels) -> Batch:
+    rows = np.where(pairs[:, 0] >= 0, pairs[:, 0], pairs[:, 1])
     subject, visit = table.subject[rows], table.visit[rows]
-    nothing = [None] * len(rows)
-    columns = (
-        ids,
-        [shape] * len(rows),
-        links.subjects[subject].tolist(),
-        links.visits[visit].tolist(),
-        table.time[rows].tolist(),
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        values.tolist(),
-    )
-    keys = (pairs[:, 0] < 0) * 4 + (pairs[:, 1] < 0) * 2 + (visit >= 0)
-    return Batch("Observation", ids, subject, -1 - keys, map(blood_pressure, map(Event, *columns)))
+    pressures = objects([*table.value.tolist(), None])[pairs].tolist()
+    own, shape, nothing = ids[rows].tolist(), [pressure_shape(labels)] * len(rows), [None] * len(rows)
+    subjects, visits, times = links.subjects[subject].tolist(), links.visits[visit].tolist(), table.time[rows].tolist()
+    events = zip(own, shape, subjects, visits, times, nothing, nothing, nothing, pressures, strict=True)
+    forms = -1 - ((pairs[:, 0] < 0) * 4 + (pairs[:, 1] < 0) * 2 + (visit >= 0))
+    return Batch("Observation", own, subject, forms, map(blood_pressure, events))
 
 
-def _carriers(pairs: Ints) -> Ints:
-    """The row that gives the id of each blood pressure: the systolic one, the other where there is none."""
-    carriers: Ints = np.where(pairs[:, 0] >= 0, pairs[:, 0], pairs[:, 1])
-    return carriers
-
-
-def _results(table: Table, shapes: Shapes, rows: Ints, pressures: Ints, links: Links) -> list[list[Fragment]]:
-    """References to the results of each panel: the observations of its subject, visit and time that belong to it."""
+def _results(table: Table, shapes: Shapes, rows: Ints, ids: Objects, links: Links) -> list[Fragment | None]:
+    """Lists of references to the results of each panel: the observations of its moment that belong to it."""
     observed = table.rows_of("observation")
-    moments = ["subject", "visit", "time"]
+    observed = observed[ids[observed] != None]  # noqa: E711, elementwise
+    members = _members(shapes, table.code[rows], table.code[observed])
+    observed = observed[np.isin(table.code[observed], members["code"].to_numpy())]
     at_panels = _moments(table, rows, "panel").with_columns(panel_code=table.code[rows])
     at_observations = _moments(table, observed, "observation").with_columns(code=table.code[observed])
-    found = (
-        at_panels.join(at_observations, on=moments, how="inner")
-        .join(_members(shapes, table.code[rows], table.code[observed]), on=["panel_code", "code"], how="semi")
-        .sort("panel", "observation")
-    )
-    carrier = np.arange(len(table.kind))
-    carrier[pressures[pressures[:, 1] >= 0, 1]] = _carriers(pressures)[pressures[:, 1] >= 0]
-    pairs = pl.DataFrame({"panel": found["panel"], "carrier": carrier[found["observation"].to_numpy()]})
-    pairs = pairs.unique(maintain_order=True)
+    found = at_panels.join(at_observations, on=["subject", "visit", "time"], maintain_order="left_right")
+    found = found.join(members, on=["panel_code", "code"], how="semi", maintain_order="left")
+    uuids: list[str] = ids[found["observation"].to_numpy()].tolist()
+    panels = found["panel"].to_numpy()
+    bounds = zip(*(np.searchsorted(panels, rows, side=side).tolist() for side in ("left", "right")), strict=True)
     prefix = links.prefix["Observation"]
-    references = [_reference(prefix + uuid) for uuid in identity.uuids(table.lanes[pairs["carrier"].to_numpy()])]
-    results: list[list[Fragment]] = [[] for _ in rows]
-    places = np.searchsorted(rows, pairs["panel"].to_numpy()).tolist()
-    for place, reference in zip(places, references, strict=True):
-        results[place].append(reference)
-    return results
+    between = f'"}},{{"reference":"{prefix}'
+    return [
+        Fragment(f'[{{"reference":"{prefix}{between.join(uuids[first:end])}"}}]'.encode()) if end > first else None
+        for first, end in bounds
+    ]
 
 
 def _members(shapes: Shapes, panels: Ints, observations: Ints) -> pl.DataFrame:

@@ -51,90 +51,85 @@ class Place(NamedTuple):
 
 
 class VisitClass(NamedTuple):
-    """The class of an Encounter, its display, and the type that keeps a visit code that is no class of FHIR."""
+    """The class of an Encounter, its display, and a type that keeps a visit code that is no class of FHIR."""
 
     coding: Fragment
     display: str
-    type: Fragment | None
+    kept: tuple[Fragment, ...] = ()
 
 
-UNKNOWN_CLASS = VisitClass(fragment(coding(f"{HL7}v3-NullFlavor", "UNK", "unknown")), "unknown", None)
+UNKNOWN_CLASS = VisitClass(fragment(coding(f"{HL7}v3-NullFlavor", "UNK", "unknown")), "unknown")
 """The class of a visit whose events have its number but which has no start of its own."""
 
 
 def visit_class(value: str) -> VisitClass:
     """The class of a VISIT_START code; the nearest one by word, else ambulatory, where it is no class of FHIR."""
     if value in CLASSES:
-        return VisitClass(fragment(coding(codes.uri("ACT"), value, CLASSES[value])), CLASSES[value], None)
+        return VisitClass(fragment(coding(codes.uri("ACT"), value, CLASSES[value])), CLASSES[value])
     nearest = next((name for word, name in _CLASS_WORDS if word in value.upper()), "AMB")
     kept = fragment(concept(codes.uri("VISIT_START"), code_value(value), value))
-    return VisitClass(fragment(coding(codes.uri("ACT"), nearest, CLASSES[nearest])), CLASSES[nearest], kept)
+    return VisitClass(fragment(coding(codes.uri("ACT"), nearest, CLASSES[nearest])), CLASSES[nearest], (kept,))
 
 
-class Visit(NamedTuple):
-    """One visit as the builder sees it."""
-
-    id: str
-    number: int | None
-    visit_class: VisitClass
-    subject: Fragment
-    place: Place
-    types: list[Fragment]
-    reasons: list[Fragment]
-    start: str | None
-    end: str | None
-    priority: str | None
-    discharge: str | None
-    length: Resource | None
+Visit = tuple[
+    str,
+    int | None,
+    VisitClass,
+    Fragment,
+    Place,
+    list[Fragment],
+    list[Fragment],
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+    Resource | None,
+]
+"""One visit as the builder sees it, None for what it has not: the id of the resource; visit_id; class; reference to the
+Patient; place; types and reasons; start and end as FHIR dateTimes; priority, discharge disposition and length."""
 
 
 def encounter(visit: Visit, meta: Fragment) -> Resource:
     """An Encounter; finished where its end is known."""
-    resource: Resource = {"resourceType": "Encounter", "id": visit.id, "meta": meta}
-    if visit.number is not None:
-        resource["identifier"] = [{"system": VISIT_SYSTEM, "value": str(visit.number)}]
-    kept = visit.visit_class.type
-    types: list[Any] = visit.types if kept is None else [kept, *visit.types]
-    resource |= {
-        "status": "unknown" if visit.end is None else "finished",
-        "class": visit.visit_class.coding,
-        "type": types or [{"text": visit.visit_class.display}],
-    }
-    if visit.priority is not None:
-        resource["priority"] = {"text": visit.priority}
-    resource["subject"] = visit.subject
-    resource["participant"] = visit.place.participant
-    period = {name: time for name, time in (("start", visit.start), ("end", visit.end)) if time is not None}
-    if period:
-        resource["period"] = period
-    if visit.length is not None:
-        resource["length"] = visit.length
-    if visit.reasons:
-        resource["reasonCode"] = visit.reasons
-    if visit.discharge is not None:
-        resource["hospitalization"] = {"dischargeDisposition": {"text": visit.discharge}}
-    resource["location"] = visit.place.location
-    resource["serviceProvider"] = visit.place.organization
+    uuid, number, visit_class, subject, place, types, reasons, start, end, priority, discharge, length = visit
+    resource: Resource = {"resourceType": "Encounter", "id": uuid, "meta": meta}
+    if number is not None:
+        resource["identifier"] = [{"system": VISIT_SYSTEM, "value": str(number)}]
+    resource["status"] = "unknown" if end is None else "finished"
+    resource["class"] = visit_class.coding
+    resource["type"] = [*visit_class.kept, *types] or [{"text": visit_class.display}]
+    if priority is not None:
+        resource["priority"] = {"text": priority}
+    resource["subject"] = subject
+    resource["participant"] = place.participant
+    if start is not None:
+        resource["period"] = {"start": start} if end is None else {"start": start, "end": end}
+    if length is not None:
+        resource["length"] = length
+    if reasons:
+        resource["reasonCode"] = reasons
+    if discharge is not None:
+        resource["hospitalization"] = {"dischargeDisposition": {"text": discharge}}
+    resource["location"] = place.location
+    resource["serviceProvider"] = place.organization
     return resource
 
 
 def encounters(
     table: Table, shapes: Shapes, ids: list[str], subjects: list[Fragment], places: list[Place], labels: Labels
 ) -> Iterator[Resource]:
-    """The Encounters of all visits of a table, in order; `places` by visit, `subjects` by subject."""
+    """The Encounters of all visits of a table, in order; `places` by visit, `subjects` by visit."""
     visits = table.visits
     start, end = visits.start, np.where(ends_in_order(table), visits.end, -1)
     first = np.where(start >= 0, start, visits.first)
-    classes = [UNKNOWN_CLASS if row < 0 else _class(shapes, int(table.code[row])) for row in start]
+    numbers = visits.number.astype(object)
+    numbers[~visits.numbered] = None
     meta = labels.meta("us-core-encounter")
-    columns: tuple[Any, ...] = (
+    columns = zip(
         ids,
-        [
-            number if numbered else None
-            for number, numbered in zip(visits.number.tolist(), visits.numbered.tolist(), strict=True)
-        ],
-        classes,
-        [subjects[subject] for subject in visits.subject],
+        numbers.tolist(),
+        _classes(table, shapes, start),
+        subjects,
         places,
         _concepts(table, shapes, "visit_type"),
         _concepts(table, shapes, "reason"),
@@ -143,9 +138,18 @@ def encounters(
         _at(table.text, start),
         _at(table.text, end),
         _lengths(table, shapes, end),
+        strict=True,
     )
-    for visit in map(Visit, *columns):
-        yield encounter(visit, meta)
+    return (encounter(visit, meta) for visit in columns)
+
+
+def _classes(table: Table, shapes: Shapes, start: Ints) -> list[VisitClass]:
+    """The class of each visit, by the code of its start."""
+    codes_of_starts = np.where(start >= 0, table.code[start], -1)
+    distinct, inverse = np.unique(codes_of_starts, return_inverse=True)
+    classes = [UNKNOWN_CLASS if code < 0 else visit_class(shapes.codes[code].value) for code in distinct.tolist()]
+    found: list[VisitClass] = [classes[number] for number in inverse.tolist()]
+    return found
 
 
 def ends_in_order(table: Table) -> Mask:
@@ -155,16 +159,6 @@ def ends_in_order(table: Table) -> Mask:
     times = table.frame["time"]
     mask[mask] = (times.gather(ends[mask]) >= times.gather(starts[mask])).fill_null(False).to_numpy()
     return mask
-
-
-_CLASSES: dict[str, VisitClass] = {}
-
-
-def _class(shapes: Shapes, number: int) -> VisitClass:
-    value = shapes.codes[number].value
-    if value not in _CLASSES:
-        _CLASSES[value] = visit_class(value)
-    return _CLASSES[value]
 
 
 def _at(column: np.ndarray[Any, Any], rows: Ints) -> list[Any]:

@@ -33,7 +33,7 @@ def coding(system: str, code: str, display: str) -> dict[str, str]:
 
 def concept(system: str, code: str, display: str) -> Resource:
     """A CodeableConcept of one coding."""
-    return {"coding": [coding(system, code, display)], "text": display}
+    return {"coding": [coding(system, code, display)]}
 
 
 def absent(reason: str) -> Resource:
@@ -79,4 +79,5 @@ def code_value(value: str) -> str:
 def event_concept(system: str, value: str, description: str | None) -> Resource:
     """The CodeableConcept of an event's code; the code is its own display where it has no description."""
     value = code_value(value)
-    return concept(codes.uri(system), value, (description or "").strip() or value)
+    display = (description or "").strip() or value
+    return {**concept(codes.uri(system), value, display), "text": display}

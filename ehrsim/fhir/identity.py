@@ -21,9 +21,8 @@ Lanes = npt.NDArray[np.uint64]
 
 _STEPS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
 _FACTORS = (np.uint64(0xD6E8FEB86659FD93), np.uint64(0xA0761D6478BD642F))
-_DASHES = (8, 13, 18, 23)
-_DIGITS = [place for place in range(36) if place not in _DASHES]
-_HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), dtype=np.uint8).reshape(256, 2)
+_GROUPS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
+"""The hexadecimal digits between the dashes of a UUID."""
 
 
 def key_of(*parts: str | int) -> Words:
@@ -68,13 +67,15 @@ def _mixed(words: Words) -> Words:
 
 def uuids(lanes: Lanes) -> list[str]:
     """The UUIDs of hashes, in lower case with dashes."""
-    octets = lanes.astype(">u8").view(np.uint8).reshape(-1, 16).copy()
+    octets = lanes.astype(">u8").view(np.uint8).reshape(-1, 16)
     octets[:, 6] = (octets[:, 6] & 0x0F) | 0x80
     octets[:, 8] = (octets[:, 8] & 0x3F) | 0x80
-    characters = np.full((len(octets), 36), ord("-"), dtype=np.uint8)
-    characters[:, _DIGITS] = _HEX[octets].reshape(-1, 32)
-    text = characters.tobytes().decode("ascii")
-    return [text[start : start + 36] for start in range(0, len(text), 36)]
+    digits = np.frombuffer(octets.tobytes().hex().encode(), dtype=np.uint8).reshape(-1, 32)
+    characters = np.full((len(octets), 36), ord("-"), dtype=np.uint32)
+    for dashes, (first, end) in enumerate(_GROUPS):
+        characters[:, first + dashes : end + dashes] = digits[:, first:end]
+    texts: list[str] = characters.view("<U36").ravel().tolist()
+    return texts
 
 
 def uuid_of(*parts: str | int) -> str:

@@ -6,11 +6,12 @@ form) in the events: some thousands, however many events there are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, get_args
 
 from ehrsim import codes
 from ehrsim.fhir import profiles
-from ehrsim.fhir.fragments import HL7, Fragment, Labels, Resource, coding, concept, event_concept, fragment
+from ehrsim.fhir.fragments import HL7, Fragment, Labels, Resource, coding, concept, event_concept, fragment, narrative
 from ehrsim.fhir.ucum import is_ucum
 
 KINDS: tuple[str, ...] = (*get_args(codes.Kind), "observation_end")
@@ -19,21 +20,17 @@ NUMBER_OF = {kind: number for number, kind in enumerate(KINDS)}
 NUMERIC, CODED, TEXT, TIMED, ENDED, IN_VISIT = (1 << bit for bit in range(6))
 """Bits of a form: which columns an event fills. CODED is a text that is a code of a known system."""
 
-_CONDITION_CATEGORIES = {
-    name: fragment([concept(f"{HL7}condition-category", name, display)])
-    for name, display in (("encounter-diagnosis", "Encounter Diagnosis"), ("problem-list-item", "Problem List Item"))
-}
-_REPORT_CATEGORIES = {
-    name: fragment([concept(f"{HL7}v2-0074", name, display)])
-    for name, display in (("LAB", "Laboratory"), ("OTH", "Other"))
-}
-_PROFILES = {
-    "procedure": "us-core-procedure",
-    "medication": "us-core-medicationrequest",
-    "immunization": "us-core-immunization",
-    "allergy": "us-core-allergyintolerance",
-    "care_plan": "us-core-careplan",
-}
+_CONFIRMED = fragment(concept(f"{HL7}condition-ver-status", "confirmed", "Confirmed"))
+_ACTIVE, _RESOLVED = (
+    fragment(concept(f"{HL7}condition-clinical", name, name.capitalize())) for name in ("active", "resolved")
+)
+_ALLERGY_CONFIRMED = fragment(concept(f"{HL7}allergyintolerance-verification", "confirmed", "Confirmed"))
+_ALLERGY_ACTIVE = fragment(concept(f"{HL7}allergyintolerance-clinical", "active", "Active"))
+_DIAGNOSIS = fragment([concept(f"{HL7}condition-category", "encounter-diagnosis", "Encounter Diagnosis")])
+_PROBLEM = fragment([concept(f"{HL7}condition-category", "problem-list-item", "Problem List Item")])
+_LABORATORY_REPORT = fragment([concept(f"{HL7}v2-0074", "LAB", "Laboratory")])
+_OTHER_REPORT = fragment([concept(f"{HL7}v2-0074", "OTH", "Other")])
+_ASSESS_PLAN = concept("http://hl7.org/fhir/us/core/CodeSystem/careplan-category", "assess-plan", "Assessment and Plan")
 
 
 class Coded(NamedTuple):
@@ -51,11 +48,13 @@ class Shape(NamedTuple):
     """What all resources of one code, unit and form share."""
 
     code: Coded
-    meta: Fragment
-    category: Fragment | None = None
-    category_name: str | None = None
-    unit: Resource = {}
-    boxed: bool = False
+    head: Resource
+    """The members that are the same in all of them, in order; `id` is empty."""
+    category: str | None
+    """The name of an observation's category."""
+    unit: Resource
+    """The members of a Quantity that say its unit."""
+    boxed: bool
     """The value stands in a component, because the profile of the code does not allow it as the value."""
 
 
@@ -114,55 +113,136 @@ def shape_of(code: Coded, unit: str | None, form: int, labels: Labels) -> Shape:
     """The shape of the resources of a code with a unit and a form."""
     if code.kind == "observation":
         return _observation(code, unit, form, labels)
-    if code.kind == "condition":
-        name = "encounter-diagnosis" if form & IN_VISIT else "problem-list-item"
-        profile: str | None = "us-core-condition-" + (name if form & IN_VISIT else "problems-health-concerns")
-        return Shape(code, labels.meta(profile), _CONDITION_CATEGORIES[name])
-    if code.kind == "panel":
-        laboratory = code.system != "LOINC" or profiles.category_of(code.value, None) == profiles.LABORATORY
-        laboratory &= code.value != profiles.BLOOD_PRESSURE
-        profile = "us-core-diagnosticreport-lab" if laboratory else None
-        return Shape(code, labels.meta(profile), _REPORT_CATEGORIES["LAB" if laboratory else "OTH"])
-    profile = _PROFILES.get(code.kind)
-    if (code.kind, code.system) == ("immunization", "NDC"):
-        profile = None  # us-core-5: vaccines of US Core are not coded in NDC
-    return Shape(code, labels.meta(profile), unit=quantity_unit(unit))
+    head = HEADS[code.kind](code, form, labels) if code.kind in HEADS else {}
+    return Shape(code, head, None, quantity_unit(unit), False)
+
+
+def _condition(code: Coded, form: int, labels: Labels) -> Resource:
+    in_visit = form & IN_VISIT
+    profile = "us-core-condition-" + ("encounter-diagnosis" if in_visit else "problems-health-concerns")
+    return {
+        **_head("Condition", labels, profile),
+        "clinicalStatus": _RESOLVED if form & ENDED else _ACTIVE,
+        "verificationStatus": _CONFIRMED,
+        "category": _DIAGNOSIS if in_visit else _PROBLEM,
+        "code": code.concept,
+    }
+
+
+def _procedure(code: Coded, form: int, labels: Labels) -> Resource:
+    """A procedure without any time cannot be completed (us-core-7)."""
+    status = "completed" if form & (TIMED | ENDED) else "unknown"
+    return {**_head("Procedure", labels, "us-core-procedure"), "status": status, "code": code.concept}
+
+
+def _medication_request(code: Coded, form: int, labels: Labels) -> Resource:
+    return {
+        **_head("MedicationRequest", labels, "us-core-medicationrequest"),
+        "status": "completed" if form & ENDED else "active",
+        "intent": "order",
+        "medicationCodeableConcept": code.concept,
+    }
+
+
+def _immunization(code: Coded, form: int, labels: Labels) -> Resource:
+    """US Core has no vaccines coded in NDC (us-core-5)."""
+    profile = None if code.system == "NDC" else "us-core-immunization"
+    return {
+        **_head("Immunization", labels, profile),
+        "status": "completed",
+        "primarySource": True,
+        "vaccineCode": code.concept,
+    }
+
+
+def _allergy(code: Coded, form: int, labels: Labels) -> Resource:
+    return {
+        **_head("AllergyIntolerance", labels, "us-core-allergyintolerance"),
+        "clinicalStatus": _ALLERGY_ACTIVE,
+        "verificationStatus": _ALLERGY_CONFIRMED,
+        "code": code.concept,
+    }
+
+
+def _report(code: Coded, form: int, labels: Labels) -> Resource:
+    """A report without a time cannot be final (us-core-8 and 9)."""
+    laboratory = code.system != "LOINC" or profiles.category_of(code.value, None) == profiles.LABORATORY
+    laboratory &= code.value != profiles.BLOOD_PRESSURE
+    return {
+        **_head("DiagnosticReport", labels, "us-core-diagnosticreport-lab" if laboratory else None),
+        "status": "final" if form & TIMED else "unknown",
+        "category": _LABORATORY_REPORT if laboratory else _OTHER_REPORT,
+        "code": code.concept,
+    }
+
+
+def _care_plan(code: Coded, form: int, labels: Labels) -> Resource:
+    """A CarePlan has no code: it stands as the second category, and in the narrative."""
+    return {
+        **_head("CarePlan", labels, "us-core-careplan"),
+        "text": narrative(code.display),
+        "status": "completed" if form & ENDED else "active",
+        "intent": "plan",
+        "category": [_ASSESS_PLAN, code.concept],
+    }
+
+
+HEADS: dict[str, Callable[[Coded, int, Labels], Resource]] = {
+    "condition": _condition,
+    "procedure": _procedure,
+    "medication": _medication_request,
+    "immunization": _immunization,
+    "allergy": _allergy,
+    "panel": _report,
+    "care_plan": _care_plan,
+}
+"""The members that a code and a form decide, by kind of event; those of observations depend on the unit too."""
+
+
+def _head(resource_type: str, labels: Labels, profile: str | None) -> Resource:
+    return {"resourceType": resource_type, "id": "", "meta": labels.meta(profile)}
 
 
 def _observation(code: Coded, unit: str | None, form: int, labels: Labels) -> Shape:
     if code.system != "LOINC":
-        return Shape(code, labels.meta(), unit=quantity_unit(unit))
+        return _observed(code, None, None, labels, quantity_unit(unit))
     sign = profiles.VITAL_SIGNS.get(code.value)
     if sign is not None:
         return _vital_sign(code, sign, unit, form, labels)
-    name = profiles.category_of(code.value, unit)
+    category = profiles.category_of(code.value, unit)
     profile = {
         profiles.LABORATORY: "us-core-observation-lab",
         profiles.SURVEY: "us-core-observation-screening-assessment",
-    }.get(name)
+    }.get(category)
     if code.value == profiles.SMOKING_STATUS and form & ~IN_VISIT == CODED | TIMED:
         profile = "us-core-smokingstatus"
-    return Shape(code, labels.meta(profile), profiles.CATEGORIES[name], name, quantity_unit(unit))
+    return _observed(code, category, profile, labels, quantity_unit(unit))
 
 
 def _vital_sign(code: Coded, sign: profiles.VitalSign, unit: str | None, form: int, labels: Labels) -> Shape:
     """A vital sign claims its profile where unit, value and time fit it; a value that does not stands in a component."""
-    name = profiles.VITAL_SIGN
-    category = profiles.CATEGORIES[name]
     equivalent = profiles.EQUIVALENT_UNITS.get(unit or "", unit)
     fits = equivalent in sign.units if form & NUMERIC else not form & (CODED | TEXT)
     if not fits:
-        return Shape(code, labels.meta(), category, name, {"unit": unit} if unit else {}, boxed=True)
-    profile = sign.profile if form & TIMED else None
+        return _observed(code, profiles.VITAL_SIGN, None, labels, {"unit": unit} if unit else {}, boxed=True)
     spelled = {"unit": unit, "system": codes.UCUM_URI, "code": equivalent} if unit else {}
-    return Shape(code, labels.meta(profile), category, name, spelled)
+    return _observed(code, profiles.VITAL_SIGN, sign.profile if form & TIMED else None, labels, spelled)
+
+
+def _observed(
+    code: Coded, category: str | None, profile: str | None, labels: Labels, unit: Resource, *, boxed: bool = False
+) -> Shape:
+    head = {**_head("Observation", labels, profile), "status": "final"}
+    if category is not None:
+        head["category"] = profiles.CATEGORIES[category]
+    head["code"] = code.concept
+    return Shape(code, head, category, unit, boxed)
 
 
 def pressure_shape(labels: Labels) -> Shape:
     """The shape of a blood pressure of two components."""
     code = coded(f"LOINC//{profiles.BLOOD_PRESSURE}", "Blood pressure panel with all children optional")
-    name = profiles.VITAL_SIGN
-    return Shape(code, labels.meta("us-core-blood-pressure"), profiles.CATEGORIES[name], name)
+    return _observed(code, profiles.VITAL_SIGN, "us-core-blood-pressure", labels, {})
 
 
 def quantity_unit(unit: str | None) -> Resource:

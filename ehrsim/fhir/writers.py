@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 import orjson
 
 from ehrsim.fhir.batches import Batch
-from ehrsim.fhir.fragments import Fragment, Labels, Resource
+from ehrsim.fhir.fragments import Fragment, Labels
 from ehrsim.fhir.places import ORGANIZATIONS, place_resources
 from ehrsim.fhir.table import Table
 
@@ -39,9 +40,8 @@ def prefixes(format: Format) -> dict[str, str]:
     return {name: f"{name}/" if format == "ndjson" else "urn:uuid:" for name in TYPES}
 
 
-def encoded(resource: Resource) -> bytes:
-    """A resource as JSON."""
-    return orjson.dumps(resource)
+encoded = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
+"""A resource as JSON, ended by a line feed (white space in a bundle)."""
 
 
 class Writer(Protocol):
@@ -69,9 +69,7 @@ class NdjsonWriter:
 
     def write(self, batch: Batch, lines: Iterator[bytes]) -> None:
         """Write a batch, a line a resource."""
-        write = self._file(batch.resource_type).write
-        for line in lines:
-            write(line + b"\n")
+        self._file(batch.resource_type).writelines(lines)
         self._count(batch.resource_type, len(batch.ids))
 
     def end_group(self, table: Table, places: list[int]) -> None:
@@ -81,7 +79,7 @@ class NdjsonWriter:
         """Write the places."""
         for number in range(ORGANIZATIONS):
             for resource in place_resources(number, self._labels, prefixes("ndjson")):
-                self._file(resource["resourceType"]).write(encoded(resource) + b"\n")
+                self._file(resource["resourceType"]).write(encoded(resource))
                 self._count(resource["resourceType"], 1)
 
     def _file(self, resource_type: str) -> BinaryIO:
