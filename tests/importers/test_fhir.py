@@ -115,6 +115,12 @@ def test_every_type_of_bundle_is_read(kind, read):
     assert not report.skipped
 
 
+def test_bundle_in_a_bundle_is_read(read):
+    rows, report = read(**{"b.json": json.dumps(bundle(bundle(condition()), bundle(patient()))).encode()})
+    assert [row["code"] for row in rows] == ["SNOMED//44054006"]
+    assert not report.findings
+
+
 def test_single_resources_in_nested_folders_with_manifest_and_log_beside_them(tmp_path):
     for name, content in {
         "a/patient.json": json.dumps(patient()),
@@ -389,7 +395,7 @@ COUNTED = {
     "resourceType is a number": ({"resourceType": 3}, "JSON object without a resourceType"),
     "no subject": ({"resourceType": "Condition", "code": concept("1")}, "Condition: no subject"),
     "subject dangles": (condition(subject={"reference": "Patient/p9"}), "subject is no Patient of the source"),
-    "subject is a Group": (condition(subject={"reference": "Group/g"}), "Condition: subject is a Group, not a Patient"),
+    "subject is a Group": (condition(subject={"reference": "Group/g"}), "Condition: subject is no Patient"),
     "subject is words": (condition(subject={"display": "Ann"}), "Condition: subject that cannot be resolved"),
     "subject is a search": (
         condition(subject={"reference": "Patient?identifier=a|b"}),

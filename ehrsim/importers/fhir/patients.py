@@ -112,46 +112,42 @@ def _word(concept: Element | None, kind: Kind) -> str | None:
 def encounter(record: Record) -> list[Event]:
     """Start and end of an Encounter, its types and its reasons."""
     resource, whom, key = record.resource, subject(record), key_of(record.resource)
-    types = children(resource, "type")
     when = period(record, child(resource, "period"))
-    events = _bounds(record, whom, key, when, _visit_code(record, types))
-    coded = [*_types(record, types), *_reasons(resource)]
+    kept, types = _types(record)
+    events = _bounds(record, whom, key, when, kept or _class(record))
+    reasons = [meaning(concept, "reason") for concept in children(resource, "reasonCode")]
+    coded = [found for found in (*types, *reasons) if found is not None]
     return events + [Event(whom, when.start, code, visit_id=key, description=display) for code, display in coded]
 
 
-def _types(record: Record, types: list[Element]) -> list[Meaning]:
-    """The types of an Encounter as codes; one that is words only says no more than its class."""
-    plain = [concept for concept in types if not _is_visit_code(concept)]
-    coded = [concept for concept in plain if best_coding(concept, "visit_type")]
-    if len(coded) < len(plain):
-        record.find("Encounter type without a code left out")
-    return [found for concept in coded if (found := meaning(concept, "visit_type"))]
+def _types(record: Record) -> tuple[str | None, list[Meaning | None]]:
+    """The visit code that stands among the types of an Encounter, None if there is none, and its other types.
+
+    A type that is words only is left out: it says no more than the class.
+    """
+    kept, types = None, []
+    for concept in children(record.resource, "type"):
+        coding = best_coding(concept, "visit_type")
+        if coding is None:
+            record.find("Encounter type without a code left out")
+        elif coding.get("system") == _VISIT_URI:
+            kept = coding["code"]
+        else:
+            types.append(meaning(concept, "visit_type"))
+    return kept, types
 
 
-def _reasons(resource: Element) -> list[Meaning]:
-    concepts = children(resource, "reasonCode")
-    return [found for concept in concepts if (found := meaning(concept, "reason"))]
-
-
-def _visit_code(record: Record, types: list[Element]) -> str | None:
-    """What kind of visit an Encounter is; None where its class is "unknown", which says that there is no start."""
-    for concept in types:
-        if _is_visit_code(concept):
-            return str(children(concept, "coding")[0]["code"])
+def _class(record: Record) -> str | None:
+    """The class of an Encounter; None where it is "unknown", which says that the visit has no start."""
     kind = child(record.resource, "class")
     code = text(kind, "code") if kind else None
-    if kind is None or code is None:
+    if code is None:
         record.find("Encounter without a class")
         return _CLASS_UNKNOWN
     if code == _CLASS_UNKNOWN:
         record.find("Encounter of unknown class: its start is no event")
         return None
     return " ".join(code.split())
-
-
-def _is_visit_code(concept: Element) -> bool:
-    coding = first(concept, "coding")
-    return coding is not None and coding.get("system") == _VISIT_URI and text(coding, "code") is not None
 
 
 def _bounds(record: Record, whom: int, key: int, when: Span, code: str | None) -> list[Event]:
@@ -162,12 +158,12 @@ def _bounds(record: Record, whom: int, key: int, when: Span, code: str | None) -
     if when.start is None:
         record.find("Encounter without a date, kept without a time")
     priority = _words(child(resource, "priority"))
-    events = [Event(whom, when.start, codes.join("visit_start", "ACT", code), text_value=priority, visit_id=key)]
+    events = [Event(whom, when.start, f"VISIT_START//{code}", text_value=priority, visit_id=key)]
     stay = child(resource, "hospitalization")
     discharge = _words(child(stay, "dischargeDisposition")) if stay else None
     length = amount(record, child(resource, "length"), discharge)
     if when.end is not None:
-        events.append(Event(whom, when.end, codes.join("visit_end", "ACT", code), *length, visit_id=key))
+        events.append(Event(whom, when.end, f"VISIT_END//{code}", *length, visit_id=key))
     elif length != Value():
         record.change("length or discharge of an Encounter without an end left out")
     return events

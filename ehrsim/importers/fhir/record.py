@@ -90,7 +90,7 @@ def subject(record: Record) -> int:
             return key_of(within)
         raise UnusableResource("subject that cannot be resolved", compact(reference))
     if found.type not in ("Patient", ""):
-        raise UnusableResource(f"subject is a {found.type}, not a Patient", compact(reference))
+        raise UnusableResource("subject is no Patient", compact(reference))
     return found.key
 
 

@@ -28,8 +28,8 @@ LARGEST_DOCUMENT = 1 << 30
 
 _LINES = re.compile(r"\.(ndjson|jsonl)(\.gz)?$", re.IGNORECASE)
 _DOCUMENT = re.compile(r"\.json(\.gz)?$", re.IGNORECASE)
-_NO_DATA = re.compile(r"^(log|manifest|.*[-_.]manifest|dataset|import|export)\.(json|ndjson)(\.gz)?$", re.IGNORECASE)
-"""Files that stand beside the data: logs and manifests of Bulk Data exports, notes of other tools."""
+_NO_DATA = re.compile(r"^(log|manifest|.*[-_.]manifest|dataset)\.(json|ndjson)(\.gz)?$", re.IGNORECASE)
+"""Files that stand beside the data: logs and manifests of Bulk Data exports, the description of a MEDS data set."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BUFFER = 1 << 18
@@ -212,4 +212,7 @@ def _entries(bundle: Element, path: Path, line: int | None, report: ImportReport
             links[url] = f"{resource['resourceType']}/{identity}"
         found.append(resource)
     for resource in found:
-        yield Found(resource, path, line, links)
+        if resource["resourceType"] == "Bundle":
+            yield from _entries(resource, path, line, report)
+        else:
+            yield Found(resource, path, line, links)
