@@ -2,8 +2,9 @@
 
 Steps are the events of one visit on one day (or in one finer bin); events outside any visit form steps of their own.
 Lossless for codes of the vocabulary but for this: times are rounded down to the second, only the first birth, death,
-end of observation, visit start and visit end count, and an end without its start is left out. The report counts what
-was left out.
+end of observation, visit start and visit end count, an end without its start is left out, visit ends take the usual
+form of their visit type, and births, deaths, static facts and visit bounds keep their code and time alone. The report
+counts all but the rounding.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ DAY = 86_400
 
 
 class EncodeReport(NamedTuple):
-    """Rows left out of the sequences, by reason."""
+    """What the sequences do not say of the table, by reason."""
 
     left_out: dict[str, int]
+    """Rows that are not in the sequences."""
+    altered: dict[str, int]
+    """Rows that are in them with less than they said."""
 
 
 def encode(table: pl.DataFrame, vocabulary: Vocabulary, *, step_seconds: int = DAY) -> tuple[Sequences, EncodeReport]:
@@ -34,7 +38,7 @@ def encode(table: pl.DataFrame, vocabulary: Vocabulary, *, step_seconds: int = D
     static, timed = frame.filter(pl.col("time").is_null()), frame.filter(pl.col("time").is_not_null())
     statics, static_offsets, unknown_statics = _statics(static, vocabulary, patients)
     moments = {code: _first_moment(timed, code, patients) for code in (codes.BIRTH, codes.DEATH, codes.OBSERVATION_END)}
-    visits, rest = _visits(timed.filter(~pl.col("code").is_in(list(moments))), vocabulary)
+    visits, rest, unusual_ends = _visits(timed.filter(~pl.col("code").is_in(list(moments))), vocabulary)
     known = _with_entries(rest, vocabulary)
     steps, rows = _steps(visits, known.filter(pl.col("entry") > 0), step_seconds)
     sequences = Sequences(
@@ -56,18 +60,41 @@ def encode(table: pl.DataFrame, vocabulary: Vocabulary, *, step_seconds: int = D
         value=rows["numeric_value"].fill_null(float("nan")).to_numpy(),
         duration=rows["duration"].fill_null(MISSING).to_numpy(),
     )
-    unknown = known.filter((pl.col("entry") == 0) & ~pl.col("structural")).height
-    stray = known.filter((pl.col("entry") == 0) & pl.col("structural")).height
-    repeated = timed.filter(pl.col("code").is_in(list(moments))).height - sum(
-        int((moment != MISSING).sum()) for moment in moments.values()
-    )
     left_out = {
-        "code not in the vocabulary": unknown,
+        "code not in the vocabulary": known.filter((pl.col("entry") == 0) & ~pl.col("structural")).height,
         "static fact not in the vocabulary": unknown_statics,
-        "visit start or end without its counterpart, or repeated": stray,
-        "repeated birth, death or end of observation": repeated,
+        "visit start or end without its counterpart, repeated, or of a type not in the vocabulary": known.filter(
+            (pl.col("entry") == 0) & pl.col("structural")
+        ).height,
+        "repeated birth, death or end of observation": timed.filter(pl.col("code").is_in(list(moments))).height
+        - sum(int((moment != MISSING).sum()) for moment in moments.values()),
     }
-    return sequences, EncodeReport({reason: count for reason, count in left_out.items() if count})
+    altered = {
+        "code kept in a broader form": known.filter((pl.col("entry") > 0) & ~pl.col("exact")).height,
+        "visit end brought to the usual one of its type": unusual_ends,
+        "detail of a birth, death, static fact or visit bound": frame.filter(_has_lost_detail()).height,
+    }
+    return sequences, EncodeReport(*({why: n for why, n in counts.items() if n} for counts in (left_out, altered)))
+
+
+def _has_lost_detail() -> pl.Expr:
+    """Whether a row says more than its kind can carry in sequences."""
+
+    def says(*columns: str) -> pl.Expr:
+        return pl.any_horizontal(pl.col(column).is_not_null() for column in columns)
+
+    code = pl.col("code")
+    return (
+        pl.when(pl.col("time").is_null())
+        .then(says("numeric_value", "visit_id", "end_time"))
+        .when(code.is_in([codes.BIRTH, codes.DEATH, codes.OBSERVATION_END]))
+        .then(says("numeric_value", "text_value", "unit", "visit_id", "end_time"))
+        .when(code.str.starts_with("VISIT_START//"))
+        .then(says("numeric_value", "end_time"))
+        .when(code.str.starts_with("VISIT_END//"))
+        .then(says("end_time"))
+        .otherwise(False)
+    )
 
 
 def _numbered(table: pl.DataFrame) -> pl.DataFrame:
@@ -96,33 +123,55 @@ def _first_moment(timed: pl.DataFrame, code: str, patients: int) -> Int64:
     return moments
 
 
-def _visits(timed: pl.DataFrame, vocabulary: Vocabulary) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The visits (patient, visit_id, start, kind, length, end_value), and the rows that are no start or end of one."""
+def _visits(timed: pl.DataFrame, vocabulary: Vocabulary) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """The visits, the rows that are no start or end of one, and how many ends are not the usual one of their type.
+
+    Columns of the visits: patient, visit_id, start, start_row, kind, length, end_value, end_row.
+    """
     key = ["patient", "visit_id"]
-    types = _mapped(timed.filter(pl.col("code").str.starts_with("VISIT_START//")), vocabulary.type_index, "kind")
-    starts = types.filter(pl.col("kind").is_not_null() & pl.col("visit_id").is_not_null())
+    marks = timed.filter(pl.col("code").str.starts_with("VISIT_START//"))
+    types = {entry: index for entry in _entries_of(marks) if (index := vocabulary.lookup_type(entry)) is not None}
+    starts = _mapped(marks, types, "kind").filter(pl.col("kind").is_not_null() & pl.col("visit_id").is_not_null())
     starts = starts.unique(key, keep="first", maintain_order=True).select(
         *key, pl.col("seconds").alias("start"), "kind", pl.col("row").alias("start_row")
     )
     ends = timed.filter(pl.col("code").str.starts_with("VISIT_END//")).join(starts, on=key, how="inner")
     ends = ends.filter(pl.col("seconds") >= pl.col("start")).unique(key, keep="last", maintain_order=True)
-    ends = ends.select(
-        *key,
-        (pl.col("seconds") - pl.col("start")).alias("length"),
-        pl.col("numeric_value").alias("end_value"),
-        pl.col("row").alias("end_row"),
+    visits = starts.join(
+        ends.select(
+            *key,
+            (pl.col("seconds") - pl.col("start")).alias("length"),
+            pl.col("numeric_value").alias("end_value"),
+            pl.col("row").alias("end_row"),
+        ),
+        on=key,
+        how="left",
+        maintain_order="left",
     )
-    visits = starts.join(ends, on=key, how="left", maintain_order="left")
     used = pl.concat([visits["start_row"], visits["end_row"].drop_nulls()])
-    return visits, timed.filter(~pl.col("row").is_in(used.implode()))
+    return visits, timed.filter(~pl.col("row").is_in(used.implode())), _unusual(ends, vocabulary)
+
+
+def _unusual(ends: pl.DataFrame, vocabulary: Vocabulary) -> int:
+    """How many visit ends are not the usual one of the `kind` of their visit."""
+    table = [(*end, index) for index, end in enumerate(vocabulary.visit_ends, start=1)]
+    keys = {"code": pl.String, "text_value": pl.String, "unit": pl.String, "kind": pl.Int64}
+    usual = pl.DataFrame(table, schema=keys, orient="row")
+    return ends.join(usual, on=list(keys), how="anti", nulls_equal=True).height
 
 
 def _with_entries(rows: pl.DataFrame, vocabulary: Vocabulary) -> pl.DataFrame:
-    """Rows with their vocabulary index (0: unknown) and whether they mark a visit's start or end."""
-    unique = rows.select("code", "text_value", "unit").unique()
-    mapping = {Entry(*row): vocabulary.lookup(Entry(*row)) for row in unique.iter_rows()}
+    """Rows with their index (0: unknown), whether it is exactly theirs, and whether they bound a visit."""
+    mapping = {entry: vocabulary.lookup(entry) for entry in _entries_of(rows)}
+    exact = {entry: vocabulary.index[entry] for entry in mapping if entry in vocabulary.index}
     structural = pl.col("code").str.starts_with("VISIT_START//") | pl.col("code").str.starts_with("VISIT_END//")
-    return _mapped(rows, mapping, "entry").with_columns(structural=structural)
+    return _mapped(_mapped(rows, mapping, "entry"), exact, "exact").with_columns(
+        pl.col("exact").is_not_null(), structural=structural
+    )
+
+
+def _entries_of(rows: pl.DataFrame) -> list[Entry]:
+    return [Entry(*row) for row in rows.select("code", "text_value", "unit").unique().iter_rows()]
 
 
 def _mapped(rows: pl.DataFrame, mapping: dict[Entry, int], name: str) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from ehrsim.batch import Sizes, Visit
 from ehrsim.visits.scales import (
     AT_END,
     AT_START,
+    DURATION_BINS,
     VALUE_BINS,
     YEAR,
     Scales,
@@ -61,7 +62,7 @@ def sizes(vocabulary: Vocabulary, scales: Scales, places: int) -> Sizes:
         lengths=scales.length.bins + 1,
         offsets=scales.offset.bins + 2,
         values=VALUE_BINS + 1,
-        durations=9,
+        durations=DURATION_BINS + 1,
         places=places,
     )
 
