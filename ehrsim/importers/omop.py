@@ -117,36 +117,36 @@ def _persons(table: Table, report: ImportReport) -> pl.DataFrame:
     return _born(frame.rename({"person_id": "subject_id"}), report)
 
 
-def _born(people: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
+def _born(persons: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
     """Add `born`: the birth datetime where it fits the year, else the date; an unknown month or day is the first."""
     year, month, day = pl.col("year_of_birth"), pl.col("month_of_birth"), pl.col("day_of_birth")
     text = pl.format("{}-{}-{}", year.cast(pl.String).str.zfill(4), month.fill_null(1), day.fill_null(1))
     date = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
     exact = pl.when(pl.col("birth_datetime").dt.year() == year).then("birth_datetime")
     born = pl.when(year.is_between(1, 9999)).then(pl.coalesce(exact, date))
-    people = people.with_columns(born=born)
-    guessed = people.filter(pl.col("born").is_not_null() & exact.is_null() & (month.is_null() | day.is_null()))
+    persons = persons.with_columns(born=born)
+    guessed = persons.filter(pl.col("born").is_not_null() & exact.is_null() & (month.is_null() | day.is_null()))
     report.change("person: month or day of birth unknown, the first taken", guessed.height)
-    unborn = people.filter(pl.col("born").is_null())
+    unborn = persons.filter(pl.col("born").is_null())
     if unborn.height:
         report.skip("person: no usable date of birth", unborn.height, f"person_id {unborn['subject_id'][0]}")
-    return people
+    return persons
 
 
-def _statics(people_rows: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
+def _statics(persons: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
     """Birth, sex, race and ethnicity; without a standard concept, the source's word for it."""
     meanings = (
         ("gender", omop_vocabulary.GENDERS, people.GENDERS),
         ("race", omop_vocabulary.RACES, people.RACES),
         ("ethnicity", omop_vocabulary.ETHNICITIES, people.ETHNICITIES),
     )
-    parts = [people_rows.select("subject_id", time="born", code=pl.lit(codes.BIRTH)).drop_nulls("time")]
+    parts = [persons.select("subject_id", time="born", code=pl.lit(codes.BIRTH)).drop_nulls("time")]
     for domain, standard, words in meanings:
         concept = pl.col(f"{domain}_concept_id").replace_strict(standard, default=None, return_dtype=pl.String)
         word = pl.col(f"{domain}_source_value")
         spelled = pl.when(word.str.contains("[A-Za-z]")).then(people.word_codes(word, words))
-        part = people.static(people_rows, domain.upper(), pl.coalesce(concept, spelled))
-        report.find(f"person: {domain} unknown", people_rows.height - part.height)
+        part = people.static(persons, domain.upper(), pl.coalesce(concept, spelled))
+        report.find(f"person: {domain} unknown", persons.height - part.height)
         parts.append(part)
     return pl.concat(parts)
 
@@ -182,9 +182,10 @@ def _observation_ends(table: Table, who: People, report: ImportReport) -> pl.Dat
     types: dict[str, cells.CellType] = {"person_id": "integer", "observation_period_end_date": "time"}
     frame = cells.typed(frame, types, report, table.name, required=("observation_period_end_date",))
     frame = _of_known(frame, who.known, report, table.name)
-    alive = frame.join(who.dead, on="subject_id", how="anti")
-    report.change("observation_period: left out, the person died", frame.height - alive.height)
+    alive = frame.join(who.dead, on="subject_id", how="anti", maintain_order="left")
+    report.skip("observation_period: of somebody who died, whose death ends the record", frame.height - alive.height)
     ends = alive.group_by("subject_id", maintain_order=True).agg(pl.col("observation_period_end_date").max())
+    report.skip("observation_period: not the last of the person", alive.height - ends.height)
     last_second = pl.col("observation_period_end_date").dt.truncate("1d") + pl.duration(days=1, seconds=-1)
     return ends.select("subject_id", time=last_second, code=pl.lit(codes.OBSERVATION_END))
 
