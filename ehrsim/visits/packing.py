@@ -66,14 +66,13 @@ def batches(table: Table, shape: Shape, order: Int64, code_key: int) -> Iterator
 
 def _choose_codes(table: Table, rng: np.random.Generator) -> Int32:
     """(P, CONTEXT_CODES) distinct codes each patient has, chosen at random, 0 where there are not enough."""
-    counts = np.diff(table.code_offsets)
-    first = rng.random((table.patients, 1))
-    stride = (np.arange(CONTEXT_CODES) / CONTEXT_CODES)[None, :]
-    position = (np.mod(first + stride, 1.0) * np.maximum(counts, 1)[:, None]).astype(np.int64)
+    counts = np.diff(table.code_offsets)[:, None]
+    place = np.arange(CONTEXT_CODES)[None, :]
+    begin = (rng.random((table.patients, 1)) * counts).astype(np.int64)
+    position = (begin + place * np.maximum(counts // CONTEXT_CODES, 1)) % np.maximum(counts, 1)
     padded = np.append(table.distinct_codes, 0)
     chosen = padded[np.minimum(table.code_offsets[:-1][:, None] + position, len(padded) - 1)]
-    enough = counts[:, None] > np.arange(CONTEXT_CODES)[None, :]
-    return np.where(enough, chosen, 0).astype(np.int32)
+    return np.where(place < counts, chosen, 0).astype(np.int32)
 
 
 def _batch(

@@ -211,7 +211,7 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
         durations=fit_quantiles(
             sequences.entry[has_duration], sequences.duration[has_duration], vocabulary.size, DURATION_LEVELS
         ),
-        births_known=bool(has_birth.mean() > 0.5),
+        births_known=bool(has_birth.sum() * 2 > len(has_birth)),
         ends_known=bool((sequences.end[sequences.death == MISSING] != MISSING).sum() * 2 > alive),
         horizon=int(max(step_bin.max(initial=0), np.floor_divide(_latest(sequences), step_seconds))),
         longest=int(np.diff(sequences.step_offsets).max(initial=1)),

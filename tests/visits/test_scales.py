@@ -1,0 +1,257 @@
+"""Scales: monotone, bounded by what was observed, inverses within a bin."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ehrsim import vocabulary
+from ehrsim.visits import MISSING, Sequences, encode
+from ehrsim.visits.scales import (
+    fit_histogram,
+    fit_profiles,
+    fit_quantiles,
+    fit_scales,
+)
+from ehrsim.visits.sequences import offsets_of
+from ehrsim.vocabulary import Entry
+
+LEVELS = 64
+rng = np.random.Generator(np.random.Philox(key=3))
+SAMPLES = {
+    "normal": rng.normal(120, 15, 5_000).round(0),
+    "skewed": np.exp(rng.normal(0, 1.2, 5_000)).round(2),
+    "few": rng.choice([1.0, 2.0, 5.0], 500, p=[0.7, 0.2, 0.1]),
+    "one": np.full(3, 7.25),
+    "negative": rng.normal(-5, 2, 300).round(1),
+    "zeros": np.where(rng.random(1_000) < 0.6, 0, rng.normal(50, 9, 1_000).round(1)),
+    "tiny": rng.normal(0.0004, 0.0001, 400).round(6),
+    "large": rng.normal(250_000, 40_000, 400).round(-3),
+}
+
+
+def scale_of(values):
+    values = np.asarray(values, np.float32)
+    return fit_quantiles(np.ones(len(values), np.int32), values, size=3, levels=LEVELS)
+
+
+def ranks(scale, values, dither=0.5):
+    values = np.asarray(values, np.float32)
+    return scale.rank(np.ones(len(values), np.int32), values, np.full(len(values), dither))
+
+
+def values_at(scale, positions):
+    positions = np.asarray(positions, np.float32)
+    return scale.value(np.ones(len(positions), np.int32), positions)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_rank_and_value_are_inverse_within_a_level(name):
+    sample = np.sort(SAMPLES[name]).astype(np.float32)
+    scale = scale_of(sample)
+    back = values_at(scale, ranks(scale, sample))
+    knots = scale.knots[1]
+    level = np.clip(np.searchsorted(knots, sample, side="right") - 1, 0, LEVELS - 1)
+    width = knots[level + 1] - knots[np.maximum(level - 1, 0)]
+    assert (np.abs(back - sample) <= width + 1e-6 * np.abs(sample)).all()
+    on_knots = np.isin(sample, knots[1:-1].astype(np.float32))
+    np.testing.assert_allclose(back[on_knots], sample[on_knots], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_ranks_are_uniform_and_values_come_back_as_distributed(name):
+    sample = SAMPLES[name].astype(np.float32)
+    scale = scale_of(sample)
+    found = scale.rank(np.ones(len(sample), np.int32), sample, rng.random(len(sample)))
+    assert 0 <= found.min() <= found.max() < 1
+    if len(sample) >= 300:
+        # The Kolmogorov-Smirnov distance of a scale of 64 levels is at most about one level, and some sampling noise.
+        grid = np.linspace(0, 1, 21)
+        assert np.abs(np.searchsorted(np.sort(found), grid) / len(found) - grid).max() < 2.5 / LEVELS + 1.5 / np.sqrt(
+            300
+        )
+    drawn = values_at(scale, np.linspace(0, 1, 10_001))
+    assert drawn.min() >= sample.min()
+    assert drawn.max() <= sample.max()
+    for share in (0.1, 0.5, 0.9):
+        level = np.searchsorted(np.sort(sample), np.quantile(drawn, share), side="right") / len(sample)
+        assert level >= share - 2 / LEVELS
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_precision_is_that_of_the_data(name):
+    sample = SAMPLES[name].astype(np.float32)
+    decimals = {"normal": 0, "skewed": 2, "few": 0, "one": 2, "negative": 1, "zeros": 1, "tiny": 6, "large": 0}[name]
+    scale = scale_of(sample)
+    assert scale.decimals[1] == decimals
+    drawn = values_at(scale, rng.random(1_000))
+    np.testing.assert_array_equal(drawn, np.round(drawn.astype(np.float64), decimals).astype(np.float32))
+
+
+def test_a_tie_takes_the_ranks_of_its_share():
+    scale = scale_of(SAMPLES["few"])
+    low, high = ranks(scale, [1.0], dither=0.0)[0], ranks(scale, [1.0], dither=0.999)[0]
+    share = np.mean(SAMPLES["few"] == 1.0)
+    assert low == 0
+    assert high == pytest.approx(share, abs=1.5 / LEVELS)
+    assert (values_at(scale, np.linspace(low, high, 50)) == 1.0).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    arrays(np.float32, st.integers(1, 80), elements=st.floats(-1000, 1000, width=32)),
+    arrays(np.float32, 30, elements=st.floats(-2000, 2000, width=32)),
+)
+def test_ranks_rise_with_values_and_values_with_ranks(sample, probes):
+    scale = scale_of(sample)
+    probes = np.sort(probes)
+    found = ranks(scale, probes)
+    assert (np.diff(found) >= 0).all()
+    back = values_at(scale, found)
+    assert (np.diff(back) >= 0).all()
+    step = 10.0 ** -scale.decimals[1]
+    assert sample.min() - step <= back.min() <= back.max() <= sample.max() + step
+
+
+def test_each_index_has_a_scale_of_its_own():
+    index = np.array([1, 2, 1, 2, 2], np.int32)
+    values = np.array([5, 100, 6, 300, 200], np.float32)
+    scale = fit_quantiles(index, values, size=4, levels=8)
+    assert scale.known.tolist() == [False, True, True, False]
+    assert scale.value(np.array([2, 1, 2]), np.array([0.0, 1.0, 1.0], np.float32)).tolist() == [100, 6, 300]
+    mixed = scale.rank(index, values, np.zeros(5))
+    assert mixed[1] == mixed[0] == 0
+    assert mixed[3] > mixed[4] > mixed[1]
+
+
+def test_no_values_give_a_scale_that_knows_nothing():
+    scale = fit_quantiles(np.zeros(0, np.int32), np.zeros(0, np.float32), size=3, levels=4)
+    assert not scale.known.any()
+    assert scale.rank(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0)).tolist() == []
+
+
+NUMBERS = {
+    "uniform": rng.integers(0, 86_400, 5_000),
+    "one": np.full(10, 3),
+    "atoms": rng.choice([0, 7, 30, 365], 2_000, p=[0.5, 0.3, 0.15, 0.05]),
+    "atom in a spread": np.where(rng.random(3_000) < 0.4, 1_800, rng.integers(0, 10**6, 3_000)),
+    "negative": rng.integers(-5_000, -10, 400),
+    "single": np.array([42]),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_histogram_assigns_what_it_draws(name):
+    numbers = NUMBERS[name]
+    histogram = fit_histogram(numbers, 16)
+    assert 1 <= histogram.bins <= 16
+    bins = np.repeat(np.arange(histogram.bins), 101)
+    drawn = histogram.draw(bins, np.tile(np.linspace(0, 1, 101), histogram.bins))
+    np.testing.assert_array_equal(histogram.assign(drawn), bins)
+    assert drawn.min() == numbers.min()
+    assert drawn.max() == numbers.max()
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_histogram_keeps_the_mass_of_every_bin(name):
+    numbers = NUMBERS[name]
+    histogram = fit_histogram(numbers, 16)
+    mass = np.bincount(histogram.assign(numbers), minlength=histogram.bins)
+    assert (mass > 0).all()
+    biggest_atom = np.unique(numbers, return_counts=True)[1].max()
+    assert mass.max() <= max(2 * len(numbers) / 16, biggest_atom) + 1
+
+
+def test_a_frequent_number_has_a_bin_of_its_own():
+    histogram = fit_histogram(NUMBERS["atom in a spread"], 16)
+    alone = histogram.assign(np.array([1_800]))[0]
+    assert histogram.knots[alone].tolist() == [1_800] * 5
+
+
+def test_numbers_out_of_range_go_to_the_ends():
+    histogram = fit_histogram(NUMBERS["uniform"], 16)
+    assert histogram.assign(np.array([-(10**9), 10**9])).tolist() == [0, histogram.bins - 1]
+
+
+def test_a_histogram_of_nothing_holds_zero():
+    histogram = fit_histogram(np.zeros(0, np.int64), 16)
+    assert histogram.draw(np.array([0]), np.array([0.7])).tolist() == [0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=60), st.integers(1, 20))
+def test_every_histogram_is_an_inverse(numbers, bins):
+    numbers = np.array(numbers)
+    histogram = fit_histogram(numbers, bins)
+    assert histogram.bins <= bins
+    assigned = histogram.assign(numbers)
+    for uniform in (0.0, 0.3, 1.0):
+        drawn = histogram.draw(np.arange(histogram.bins), np.full(histogram.bins, uniform))
+        np.testing.assert_array_equal(histogram.assign(drawn), np.arange(histogram.bins))
+    assert (histogram.knots[assigned, 0] <= numbers).all()
+    assert (numbers <= histogram.knots[assigned, -1]).all()
+
+
+def sequences_of(*statics: list[int]) -> Sequences:
+    """Patients with nothing but statics."""
+    count = len(statics)
+    none = np.full(count, MISSING)
+    empty = np.zeros(0, np.int64)
+    return Sequences(
+        subject=np.arange(count),
+        birth=none,
+        death=none,
+        end=none,
+        static_offsets=offsets_of(np.array([len(row) for row in statics])),
+        statics=np.array([static for row in statics for static in row], np.int32),
+        step_offsets=np.zeros(count + 1, np.int64),
+        time=empty,
+        kind=empty.astype(np.int32),
+        visit=empty,
+        length=empty,
+        end_value=empty.astype(np.float32),
+        event_offsets=np.zeros(1, np.int64),
+        entry=empty.astype(np.int32),
+        offset=empty,
+        value=empty.astype(np.float32),
+        duration=empty,
+    )
+
+
+def test_profiles_shared_by_too_few_lose_their_rarest_static():
+    rows, patients = fit_profiles(sequences_of(*[[1, 3]] * 5, *[[2, 3]] * 4, [1, 4], [2, 5, 3]), min_patients=3)
+    assert dict(zip(map(tuple, rows.tolist()), patients.tolist(), strict=True)) == {(1, 3): 5, (2, 3): 5, (0, 0): 1}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 4), max_size=3, unique=True), min_size=1, max_size=30), st.integers(1, 6))
+def test_no_profile_but_the_empty_one_stands_for_few(statics, min_patients):
+    rows, patients = fit_profiles(sequences_of(*statics), min_patients)
+    assert patients.sum() == len(statics)
+    assert all(n >= min_patients or not row.any() for row, n in zip(rows, patients, strict=True))
+
+
+def test_scales_of_records_are_those_of_their_numbers(tiny_events):
+    words, _ = vocabulary.fit(tiny_events.lazy(), min_patients=3)
+    sequences, _ = encode(tiny_events, words)
+    scales = fit_scales(sequences, words, 86_400)
+    pressures = tiny_events.filter(pl.col("code") == "LOINC//8480-6")["numeric_value"]
+    knots = scales.values.knots[words.index[Entry("LOINC//8480-6", None, "mm[Hg]")]]
+    assert (knots[0], knots[-1]) == (pressures.min(), pressures.max())
+    assert not scales.values.known[words.index[Entry("ICD10CM//I10", None, None)]]
+    assert (scales.births_known, scales.ends_known, scales.end_in_days) == (True, False, False)
+    patients = tiny_events.filter(pl.col("code") == "RxNorm//860975")["subject_id"].n_unique()
+    assert scales.code_patients[words.index[Entry("RxNorm//860975", None, None)]] == patients
+    medication = words.index[Entry("RxNorm//860975", None, None)]
+    assert scales.durations.knots[medication].tolist() == [90 * 86_400 - 600] * len(scales.durations.knots[medication])
+    per_patient = tiny_events.filter(pl.col("code") == "MEDS_BIRTH").height
+    assert scales.profile_patients.sum() == sequences.patients == per_patient
+
+
+def test_nobody_has_scales_that_know_nothing(tiny_events):
+    words, _ = vocabulary.fit(tiny_events.lazy(), min_patients=3)
+    sequences, _ = encode(tiny_events.clear(), words)
+    scales = fit_scales(sequences, words, 86_400)
+    assert (scales.gap.bins, scales.births_known, scales.longest) == (1, False, 1)
