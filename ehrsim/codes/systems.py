@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
+from urllib.parse import quote, unquote
 
 Kind = Literal[
     "birth",
@@ -180,7 +181,7 @@ def join(kind: Kind, system: str, value: str) -> str:
 def uri(system: str) -> str:
     """The canonical URI of a system; local systems get one under ehrsim's own base."""
     known = SYSTEMS.get(system)
-    return known.uri if known else LOCAL_URI + system
+    return known.uri if known else LOCAL_URI + quote(system)
 
 
 def system_of_uri(canonical: str) -> str:
@@ -193,7 +194,7 @@ def system_of_uri(canonical: str) -> str:
     if name is not None:
         return name
     if canonical.startswith(LOCAL_URI):
-        return canonical.removeprefix(LOCAL_URI)
+        return unquote(canonical.removeprefix(LOCAL_URI))
     return re.sub(r"[^A-Za-z0-9._:-]+", "_", re.sub(r"^[a-z]+://", "", canonical)) or "LOCAL"
 
 

@@ -55,11 +55,9 @@ def export_fhir(
         key = identity.run_key(source.dataset, seed)
         labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}")
         shapes, validator = Shapes(labels), Validator(validate, report)
-        writer: Writer
-        if format == "ndjson":
-            writer = NdjsonWriter(folder, labels, stack)
-        else:
-            writer = BundleWriter(folder, labels, format)
+        writer: Writer = (
+            NdjsonWriter(folder, labels, stack) if format == "ndjson" else BundleWriter(folder, labels, format)
+        )
         parts = groups.parts(source, GROUP_EVENTS[format], report)
         total = sum(part.subjects for part in parts)
         for part in parts:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from ehrsim import codes
+from ehrsim.fhir.syntax import system_uri
 
 HL7 = "http://terminology.hl7.org/CodeSystem/"
 EXTENSIONS = "http://hl7.org/fhir/StructureDefinition/"
@@ -80,4 +81,4 @@ def event_concept(system: str, value: str, description: str | None) -> Resource:
     """The CodeableConcept of an event's code; the code is its own display where it has no description."""
     value = code_value(value)
     display = (description or "").strip() or value
-    return {**concept(codes.uri(system), value, display), "text": display}
+    return {**concept(system_uri(system, value), value, display), "text": display}

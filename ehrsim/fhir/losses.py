@@ -19,7 +19,7 @@ _COLUMNS: dict[str, tuple[int, frozenset[str]]] = {
     "numeric value": (NUMERIC, frozenset(("medication", "observation", "visit_end"))),
     "text": (TEXT | CODED, frozenset(KINDS) - set(DEMOGRAPHICS) - set(_VISIT_PARTS)),
 }
-"""Columns by the bits of a form that say they are filled, with the kinds of event whose resource has a place for them."""
+"""Columns by the bits of a form that say they are filled, with the kinds of event whose resource has a place for it."""
 
 
 def count_losses(table: Table, shapes: Shapes, report: ExportReport) -> None:
@@ -39,6 +39,7 @@ def count_losses(table: Table, shapes: Shapes, report: ExportReport) -> None:
     unitless = (table.unit > 0) & ((table.form & NUMERIC) == 0) & ~lost
     _omit(table, report, "unit without a numeric value", np.flatnonzero(unitless))
     _count_visits(table, shapes, report)
+    _count_codes(table, shapes, report)
 
 
 def _whole_events(table: Table, shapes: Shapes) -> dict[str, Ints]:
@@ -63,7 +64,7 @@ def _whole_events(table: Table, shapes: Shapes) -> dict[str, Ints]:
 
 
 def is_bare_panel(table: Table, shapes: Shapes) -> Mask:
-    """Which events are an observation of the blood pressure panel itself, which FHIR allows only with its components."""
+    """Which events observe the blood pressure panel itself, which FHIR allows only with its components."""
     bare = [
         (code.kind, code.system, code.value) == ("observation", "LOINC", profiles.BLOOD_PRESSURE)
         for code in shapes.codes
@@ -95,6 +96,13 @@ def _count_visits(table: Table, shapes: Shapes, report: ExportReport) -> None:
     _omit(table, report, "numeric value of a visit end that is no length of time", numeric[~timed[table.unit[numeric]]])
     numberless = visits.start[~visits.numbered]
     _change(table, report, "visit without a number got one", numberless)
+
+
+def _count_codes(table: Table, shapes: Shapes, report: ExportReport) -> None:
+    """Count codes that are written as others."""
+    for reason in sorted({code.change for code in shapes.codes if code.change}):
+        changed = np.array([code.change == reason for code in shapes.codes], dtype=np.bool_)
+        _change(table, report, reason, np.flatnonzero(changed[table.code]))
 
 
 def _named(kind: str) -> str:

@@ -12,14 +12,14 @@ from ehrsim.fhir.fragments import Resource
 
 _FEMALE = """Abigail Adela Alma Beatrice Carmen Clara Dalia Edith Elena Fatima Grace Hanna Ingrid Irene Jasmine Josefa
 Keiko Laura Leila Lucia Mabel Maria Mei Nadia Naomi Olga Paula Priya Rosa Ruth Sofia Tamara Thea Uma Vera Wanda Yara
-Yvonne Zelda Zoe""".split()
+Yvonne Zelda Zoe""".split()  # noqa: SIM905
 _MALE = """Adam Ahmed Albert Andres Boris Carlos Cyrus Daniel Diego Edwin Emil Felix Frank Gustav Hassan Henry Hugo
 Ibrahim Ivan Jacob Jorge Kenji Leon Luis Malik Mario Martin Nathan Oscar Pablo Peter Quentin Rafael Samuel Simon Tariq
-Theo Victor Walter Xavier""".split()
+Theo Victor Walter Xavier""".split()  # noqa: SIM905
 _FAMILY = """Abbott Acosta Alvarez Baker Barlow Bennett Castillo Chen Cooper Dalton Diaz Dixon Ellis Estrada Farley
 Fischer Garcia Gibson Haddad Harper Hayes Ibarra Jensen Keller Khan Kowalski Larsen Lopez Marsh Mendoza Meyer Nakamura
 Nguyen Norris Ortega Osborne Patel Pereira Quinn Ramos Reyes Rossi Santos Schultz Sharma Singh Sutton Torres Tran Ueda
-Vargas Vogel Wagner Walsh Weber Wong Yamada Young Zamora Zimmer""".split()
+Vargas Vogel Wagner Walsh Weber Wong Yamada Young Zamora Zimmer""".split()  # noqa: SIM905
 _STREETS = ("Avenue", "Boulevard", "Court", "Drive", "Lane", "Place", "Road", "Square", "Street", "Terrace", "Way")
 
 

@@ -23,9 +23,8 @@ Event = tuple[str, Shape, Fragment, Fragment | None, str | None, str | None, Num
 Patient and the Encounter; time and end as FHIR dateTimes; the number; the text, or a fragment of a CodeableConcept
 where it is a coded answer; and a reference to the practitioner, or what else the builder names."""
 
-MEDICATION_STATUSES = frozenset(
-    ("active", "on-hold", "cancelled", "completed", "entered-in-error", "stopped", "draft", "unknown")
-)
+MEDICATION_STATUSES = frozenset(("active", "on-hold", "completed", "stopped", "unknown"))
+"""Texts that become the status of an order; those that say that it never was are kept as notes."""
 _UNKNOWN = absent("unknown")
 _NOT_STATED = absent_extension("unknown")
 _SYSTOLIC = fragment(concept("http://loinc.org", profiles.SYSTOLIC, "Systolic blood pressure"))

@@ -11,7 +11,19 @@ from typing import NamedTuple, get_args
 
 from ehrsim import codes
 from ehrsim.fhir import profiles
-from ehrsim.fhir.fragments import HL7, Fragment, Labels, Resource, coding, concept, event_concept, fragment, narrative
+from ehrsim.fhir.fragments import (
+    HL7,
+    Fragment,
+    Labels,
+    Resource,
+    code_value,
+    coding,
+    concept,
+    event_concept,
+    fragment,
+    narrative,
+)
+from ehrsim.fhir.syntax import is_well_formed
 from ehrsim.fhir.ucum import is_ucum
 
 KINDS: tuple[str, ...] = (*get_args(codes.Kind), "observation_end")
@@ -42,6 +54,8 @@ class Coded(NamedTuple):
     value: str
     display: str
     concept: Fragment
+    change: str | None
+    """How the code in the resource differs from that of the event, if it does."""
 
 
 class Shape(NamedTuple):
@@ -100,13 +114,24 @@ class Shapes:
 def coded(code: str, description: str | None) -> Coded:
     """Take a code apart and encode its CodeableConcept."""
     if code == codes.OBSERVATION_END:
-        return Coded(code, "observation_end", "LOCAL", code, code, fragment({}))
+        return Coded(code, "observation_end", "LOCAL", code, code, fragment({}), None)
     kind, system, value = codes.parse(code)
     whole = event_concept(system, value, description)
     if (system, value) == ("LOINC", profiles.PULSE_OXIMETRY):
         parent = coding(codes.uri("LOINC"), profiles.OXYGEN_SATURATION, "Oxygen saturation in Arterial blood")
         whole["coding"].append(parent)
-    return Coded(code, kind, system, value, whole["text"], fragment(whole))
+    return Coded(code, kind, system, value, whole["text"], fragment(whole), _change(kind, system, value))
+
+
+_WORDS = {"race": frozenset(codes.RACES.values()), "ethnicity": frozenset(codes.ETHNICITIES.values())}
+
+
+def _change(kind: str, system: str, value: str) -> str | None:
+    if value in _WORDS.get(kind, ()):
+        return "race or ethnicity in words, written as its code"
+    if not is_well_formed(system, code_value(value)):
+        return "code that its system cannot have, written as a local one"
+    return "white space in a code" if code_value(value) != value else None
 
 
 def shape_of(code: Coded, unit: str | None, form: int, labels: Labels) -> Shape:
@@ -220,7 +245,7 @@ def _observation(code: Coded, unit: str | None, form: int, labels: Labels) -> Sh
 
 
 def _vital_sign(code: Coded, sign: profiles.VitalSign, unit: str | None, form: int, labels: Labels) -> Shape:
-    """A vital sign claims its profile where unit, value and time fit it; a value that does not stands in a component."""
+    """A vital sign claims its profile where unit, value and time fit; a value that does not stands in a component."""
     equivalent = profiles.EQUIVALENT_UNITS.get(unit or "", unit)
     fits = equivalent in sign.units if form & NUMERIC else not form & (CODED | TEXT)
     if not fits:

@@ -14,7 +14,7 @@ import polars as pl
 
 from ehrsim import codes
 from ehrsim.fhir import identity
-from ehrsim.fhir.fragments import Fragment, concept, fragment
+from ehrsim.fhir.fragments import Fragment, event_concept, fragment
 from ehrsim.fhir.identity import Lanes, Words
 from ehrsim.fhir.shapes import CODED, ENDED, IN_VISIT, NUMBER_OF, NUMERIC, TEXT, TIMED, Shapes
 
@@ -192,7 +192,7 @@ def _answer(text: str) -> Fragment | None:
     _, system, value = codes.parse(text)
     if not value.strip() or f"{system}//{value}" != text or not codes.is_known_system(system):
         return None
-    return fragment(concept(codes.uri(system), value, _ANSWERS.get(value, value)))
+    return fragment(event_concept(system, value, _ANSWERS.get(value)))
 
 
 def objects(values: list[Any]) -> Objects:

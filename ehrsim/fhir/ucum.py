@@ -12,14 +12,14 @@ from functools import lru_cache
 _PREFIXES = ("", "da", "d", "c", "m", "u", "n", "p", "f", "a", "h", "k", "M", "G", "T")
 _METRIC = frozenset(
     """m g s L l mol eq osm U kat Pa bar J W V Hz N K Cel cal C A Bq Gy Sv Ci Ohm F S T rad lm lx t m[Hg] m[H2O]
-    [iU] [IU] [arb'U]""".split()
+    [iU] [IU] [arb'U]""".split()  # noqa: SIM905
 )
 _PLAIN = frozenset(
     """% min h d wk mo a deg 10* 10^ [pH] [degF] [lb_av] [oz_av] [in_i] [ft_i] [yd_i] [mi_i] [gr] [drp] [tsp_us]
     [tbs_us] [cup_us] [pt_us] [gal_us] [foz_us] [ppm] [ppb] [ppth] [HPF] [LPF] [CFU] [Cal] [MET] [diop] [p'diop] [U]
     [APL'U] [GPL'U] [MPL'U] [dye'U] [Ch] [BAU] [AU] [Amb'a'1'U] [EU] [PFU] [FFU] [bdsk'U] [ka'U] [knk'U] [USP'U]
     [mclg'U] [smgy'U] [tb'U] [CCID_50] [TCID_50] [EID_50] [D'ag'U] [Lf] [hnsf'U] [S] [car_Au] mo_j a_j Ang B st
-    [mu_0] [g] atm""".split()
+    [mu_0] [g] atm""".split()  # noqa: SIM905
 )
 _NOT_UCUM = frozenset(("[U]",))
 _COMPONENT = re.compile(r"(?P<factor>\d+)?(?P<atom>[A-Za-z%'\[\]_0-9]*?[A-Za-z%'\]_]|10[*^])?(?P<exponent>[+-]?\d+)?")
