@@ -107,6 +107,8 @@ class Batch(NamedTuple):
     """(N,) int32 bin of the calendar time of birth (or of the first step)."""
     first_gap: Array
     """(N,) int32 bin of the time from birth to the first step, -1 where no birth is known."""
+    number: Array
+    """(N,) int32 a number of the patient that does not depend on the batch: random draws are keyed by it."""
     real: Array
     """(N,) bool, False for padding patients."""
     patient: Array

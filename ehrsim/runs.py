@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ehrsim import models
-from ehrsim.batch import Sizes
 from ehrsim.errors import RunError
 from ehrsim.models.base import PatientModel
 from ehrsim.outputs import atomic_directory
+from ehrsim.visits import table
 from ehrsim.visits.scales import Histogram, QuantileScale, Scales
 from ehrsim.vocabulary import Vocabulary
 
@@ -94,28 +94,38 @@ def load(path: str | Path) -> Run:
         raise RunError(
             f"{folder} has run format {config.format_version}, expected {FORMAT_VERSION}", hint="fit it again"
         )
-    family = models.family(config.model)
-    try:
-        groups = tuple((first, last) for first, last in config.sizes["groups"])
-        sizes = Sizes(**{**config.sizes, "groups": groups})
-        model_config = msgspec.convert(config.model_config, family.config)
-    except (msgspec.ValidationError, TypeError, ValueError, KeyError) as error:
-        raise RunError(f"{folder}/config.json: {error}") from error
-    blank = jax.eval_shape(lambda: models.create(config.model, sizes, model_config, 0))
+    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    scales = scales_from_arrays(read_arrays(folder / "scales.safetensors"))
+    blank = _blank(config, vocabulary, scales, folder / "config.json")
     return Run(
         config=config,
-        vocabulary=Vocabulary.load(folder / "vocabulary.json"),
-        scales=scales_from_arrays(_arrays(folder / "scales.safetensors")),
-        model=from_arrays(blank, _arrays(folder / "weights.safetensors"), folder / "weights.safetensors"),
+        vocabulary=vocabulary,
+        scales=scales,
+        model=from_arrays(blank, read_arrays(folder / "weights.safetensors"), folder / "weights.safetensors"),
         provenance=_decode(folder / "provenance.json", dict[str, Any]),
     )
+
+
+def _blank(config: RunConfig, vocabulary: Vocabulary, scales: Scales, source: Path) -> Any:
+    """The shapes of the model of a configuration, which must be of the same making as vocabulary and scales."""
+    if config.model not in models.MODELS:
+        raise RunError(f"{source}: unknown model `{config.model}`", hint=f"expected one of {', '.join(models.MODELS)}")
+    try:
+        model_config = msgspec.convert(config.model_config, models.MODELS[config.model].config)
+        places = msgspec.convert(config.sizes.get("places"), Annotated[int, msgspec.Meta(ge=1)])
+    except msgspec.ValidationError as error:
+        raise RunError(f"{source}: {error}") from error
+    sizes = table.sizes(vocabulary, scales, places)
+    if msgspec.json.decode(msgspec.json.encode(sizes._asdict())) != config.sizes:
+        raise RunError(f"{source}: the sizes are not those of the vocabulary and scales", hint="copy the whole folder")
+    return jax.eval_shape(lambda: models.create(config.model, sizes, model_config, 0))
 
 
 def _check_manifest(folder: Path) -> None:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise RunError(f"{folder} is no run folder: it has no {MANIFEST}", hint="expected the --out of ehrsim fit")
-    entries = (line.partition("  ") for line in manifest.read_text().splitlines())
+    entries = (line.partition("  ") for line in manifest.read_text(errors="replace").splitlines())
     listed = {name: digest for digest, _, name in entries}
     for name in FILES:
         path = folder / name
@@ -141,7 +151,8 @@ def _decode(path: Path, kind: Any) -> Any:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The named arrays of a safetensors file; raises `RunError` if it is anything else."""
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError, ValueError) as error:
@@ -157,6 +168,9 @@ def to_arrays(tree: Any) -> dict[str, np.ndarray[Any, Any]]:
 def from_arrays(like: Any, arrays: dict[str, np.ndarray[Any, Any]], source: Path) -> Any:
     """A pytree of the structure and shapes of `like` from the leaves in `arrays`; the inverse of `to_arrays`."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    known = {jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves}
+    if surplus := sorted(arrays.keys() - known):
+        raise RunError(f"{source}: `{surplus[0]}` is not a part of this model")
     filled = []
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")

@@ -203,6 +203,22 @@ def origin_log_probability(origin: Origin, batch: Batch) -> Array:
     return jnp.where(batch.real, log_probability(origin.origin, batch.origin) + jnp.where(known, first, 0.0), 0.0)
 
 
+def patient_noise(key: Array, batch: Batch, size: int) -> Array:
+    """(N, size) standard normal numbers that depend on the key and the patient, not on the place in the batch."""
+    return jax.vmap(lambda number: jax.random.normal(jax.random.fold_in(key, number), (size,)))(batch.number)
+
+
+def step_noise(key: Array, batch: Batch, size: int) -> Array:
+    """(R, T, size) standard normal numbers that depend on the key, the patient and the number of the step."""
+    column = jnp.broadcast_to(jnp.arange(batch.start.shape[1])[None], batch.start.shape)
+    first = jax.lax.cummax(jnp.where(batch.start, column, 0), axis=1)
+
+    def draw(number: Array, step: Array) -> Array:
+        return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, number), step), (size,))
+
+    return jax.vmap(jax.vmap(draw))(batch.number[batch.patient], column - first)
+
+
 def per_patient(steps: Array, batch: Batch) -> Array:
     """(N,) sums of a (R, T) figure over the steps of each patient."""
     kept = jnp.where(batch.used, steps, 0.0).reshape(-1)

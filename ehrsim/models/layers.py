@@ -9,6 +9,11 @@ from flax import nnx
 Array = jax.Array
 
 
+def along(vector: Array, like: Array) -> Array:
+    """`vector` (n,) with as many axes as `like` (..., n): ranks are never promoted silently."""
+    return jnp.expand_dims(vector, tuple(range(like.ndim - 1)))
+
+
 class Linear(nnx.Module):
     """An affine map; weights with variance 1 / inputs (LeCun), `gain` scales them, the bias starts at 0."""
 
@@ -19,7 +24,8 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """(..., inputs) -> (..., outputs)."""
-        return jnp.dot(x, self.weight[...], preferred_element_type=jnp.float32) + self.bias[...]
+        product = jnp.dot(x, self.weight[...], preferred_element_type=jnp.float32)
+        return product + along(self.bias[...], product)
 
 
 def table(rows: int, width: int, rngs: nnx.Rngs, scale: float = 0.1) -> nnx.Param[Array]:
@@ -74,6 +80,7 @@ def age_features(age: Array, year: Array) -> Array:
     """(..., AGE_FEATURES): Gaussian bumps over the life span, log age, age and calendar year on a common scale."""
     centres = jnp.array([0.0, 1.0, 3.0, 6.0, 12.0, 20.0, 30.0, 42.0, 54.0, 66.0, 80.0])
     widths = jnp.array([0.5, 1.0, 2.0, 4.0, 6.0, 9.0, 11.0, 12.0, 12.0, 13.0, 15.0])
-    bumps = jnp.exp(-0.5 * ((age[..., None] - centres) / widths) ** 2)
+    years = age[..., None]
+    bumps = jnp.exp(-0.5 * ((years - along(centres, years)) / along(widths, years)) ** 2)
     rest = [jnp.log1p(jnp.maximum(age, 0.0)) / 4.0, age / 50.0, year / 20.0]
     return jnp.concatenate([bumps, *(part[..., None] for part in rest)], axis=-1)

@@ -13,7 +13,7 @@ from flax import nnx
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Origin
-from ehrsim.models.layers import table
+from ehrsim.models.layers import along, table
 
 AGE_BANDS = (1.0, 5.0, 12.0, 18.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
 
@@ -45,7 +45,7 @@ class Markov(nnx.Module):
 
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
         """Negative log-likelihood per step."""
-        mean = -self.log_likelihood(batch, key).sum() / batch.used.sum()
+        mean = -self.log_likelihood(batch, key).sum() / batch.used.sum(dtype=jnp.float32)
         return mean, {"loss": mean}
 
     def log_likelihood(self, batch: Batch, key: Array) -> Array:
@@ -83,8 +83,9 @@ class Markov(nnx.Module):
             first, last = sizes.groups[group]
             band = jnp.searchsorted(jnp.array(AGE_BANDS), visit.age, side="right")
             logits = self.kind_codes[...][visit.kind, first:last] + self.age_codes[...][band, first:last]
-            copied = memory.previous[..., first:last] * self.copy[...][0, first:last]
-            copied = copied + memory.seen[..., first:last] * self.copy[...][1, first:last]
+            previous, seen = memory.previous[..., first:last], memory.seen[..., first:last]
+            copied = previous * along(self.copy[...][0, first:last], previous)
+            copied = copied + seen * along(self.copy[...][1, first:last], seen)
             return logits + static_logits[..., first:last] + copied
 
         def attributes(visit: Visit, at: At) -> Attributes:

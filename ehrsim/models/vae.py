@@ -21,7 +21,7 @@ from flax import nnx
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Origin
-from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, normalise, table
+from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, along, normalise, table
 
 
 class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,9 +177,9 @@ class VisitDecoder(nnx.Module):
         query = jax.nn.silu(self.queries[group](jax.nn.silu(known)))
         gates = self.copy_gates[group](query)
         logits = jnp.dot(query, self.code_head[...][:, first:last], preferred_element_type=jnp.float32)
-        logits = logits + self.code_bias[...][first:last] + self.kind_codes[...][visit.kind, first:last]
-        previous = memory.previous[..., first:last] * (self.copy[...][0, first:last] + gates[..., :1])
-        seen = memory.seen[..., first:last] * (self.copy[...][1, first:last] + gates[..., 1:])
+        logits = logits + along(self.code_bias[...][first:last], logits) + self.kind_codes[...][visit.kind, first:last]
+        previous = memory.previous[..., first:last] * (along(self.copy[...][0, first:last], logits) + gates[..., :1])
+        seen = memory.seen[..., first:last] * (along(self.copy[...][1, first:last], logits) + gates[..., 1:])
         return logits + previous + seen
 
     def _of_codes(self, visit: Visit, body: Array, at: At) -> Array:
@@ -237,7 +237,7 @@ class VAE(nnx.Module):
         mask_key, noise_key = jax.random.split(key)
         hidden = batch._replace(context=_hide(batch.context, mask_key, self.config.context_dropout))
         likelihood, kl_patient, kl_visit = self._bound(hidden, noise_key)
-        steps = batch.used.sum()
+        steps = batch.used.sum(dtype=jnp.float32)
         weight = jnp.minimum(progress / self.config.anneal, 1.0)
         free = self.config.free_bits
         counted = jnp.where(batch.real[:, None], jnp.maximum(kl_patient, free), 0.0).sum()
@@ -245,7 +245,7 @@ class VAE(nnx.Module):
         loss = (weight * counted - likelihood.sum()) / steps
         used = batch.used[..., None]
         mean_visit = jnp.where(used, kl_visit, 0.0).sum((0, 1)) / steps
-        mean_patient = jnp.where(batch.real[:, None], kl_patient, 0.0).sum(0) / batch.real.sum()
+        mean_patient = jnp.where(batch.real[:, None], kl_patient, 0.0).sum(0) / batch.real.sum(dtype=jnp.float32)
         return loss, {
             "loss": loss,
             "reconstruction": -likelihood.sum() / steps,
@@ -304,13 +304,13 @@ class VAE(nnx.Module):
         pooled = _mean_by_patient(both, batch)
         posterior = _gaussian(self.posterior_patient(jnp.concatenate([pooled, embedded], axis=-1)))
         kl_patient = posterior.kl(_gaussian(self.prior_patient(embedded)))
-        z = posterior.draw(jax.random.normal(patient_key, posterior.mean.shape))
+        z = posterior.draw(base.patient_noise(patient_key, batch, self.config.patient_latent))
         of_patient = self._patient(z, embedded)
         patient = of_patient[batch.patient]
         h = self._states(x, batch, of_patient)
         posterior_u = _gaussian(self.posterior_visit(jnp.concatenate([both, patient], axis=-1)))
         prior_u = _gaussian(self.prior_visit(jnp.concatenate([h, patient], axis=-1)))
-        u = posterior_u.draw(jax.random.normal(visit_key, posterior_u.mean.shape))
+        u = posterior_u.draw(base.step_noise(visit_key, batch, self.config.visit_latent))
         memory = base.recall(batch, self.sizes.vocabulary)
         heads = self.decoder(jnp.concatenate([h, patient, u], axis=-1), memory)
         steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)

@@ -38,7 +38,8 @@ def advance(
     uniform = _Uniforms(jax.vmap(lambda key: jax.random.uniform(key, (_needed(sizes),), minval=1e-7))(keys), sizes)
     first = slots.visit_number == 0
     slots, first_gap = _begin(model, tables, keys, first, slots, uniform)
-    memory = Memory(previous=multi_hot(slots.visit.codes, sizes.vocabulary) * ~first[:, None], seen=slots.seen)
+    previous = jnp.where(first[:, None], 0.0, multi_hot(slots.visit.codes, sizes.vocabulary))
+    memory = Memory(previous=previous, seen=slots.seen)
     state, heads = model.step(_purpose(keys, 1), slots.state, slots.visit, first, memory)
     visit, time, terminal = _when(heads, tables, sizes, slots, first, first_gap, longest, uniform)
     drawn = _codes(heads, visit, sizes, keys, uniform)
@@ -115,7 +116,7 @@ def _inside(knots: Array, bins: Array, uniform: Array) -> Array:
     position = uniform * (knots.shape[1] - 1)
     lower = jnp.minimum(position.astype(jnp.int32), knots.shape[1] - 2)
     left, right = knots[bins, lower], knots[bins, lower + 1]
-    return jnp.round(left + (position - lower) * (right - left)).astype(jnp.int32)
+    return jnp.round(left + (position - lower.astype(jnp.float32)) * (right - left)).astype(jnp.int32)
 
 
 def _begin(
@@ -165,7 +166,7 @@ def _when(
 ) -> tuple[Visit, Array, Array]:
     """Kind, gap, age and clock of the next step, its time bin, and whether it ends the record."""
     logits = heads.kind()
-    impossible = first[:, None] & (jnp.arange(sizes.kinds) == sizes.continues)
+    impossible = first[:, None] & (jnp.arange(sizes.kinds) == sizes.continues)[None]
     kind = draw_index(jnp.where(impossible, -jnp.inf, logits), uniform.one(7))
     visit = slots.visit._replace(kind=kind)
     gap = jnp.where(first, 0, draw_index(heads.gap(visit), uniform.one(11)))
@@ -174,6 +175,8 @@ def _when(
     over = (time > tables.horizon) | (slots.visit_number + 1 >= longest)
     kind = jnp.where(over & (kind < sizes.death), sizes.end, kind)
     time = jnp.minimum(time, jnp.maximum(tables.horizon, slots.time))
+    # Where ends of observation are not recorded, a record of the living ends with the step before.
+    time = jnp.where((kind == sizes.end) & ~tables.ends_known & ~first, slots.time, time)
     visit = visit._replace(
         kind=kind,
         gap=gap,
@@ -267,7 +270,7 @@ def _attributes(heads: Heads, visit: Visit, tables: Tables, sizes: Sizes, unifor
         codes = visit.codes[at]
         for_offset, for_value, for_rank, for_duration = (numbers[at] for numbers in by_purpose)
         value = jnp.where(tables.valued[codes], draw_index(logits.value, for_value), 0)
-        rank = jnp.where(value > 0, (value - 1 + for_rank) / (sizes.values - 1), 0.0)
+        rank = jnp.where(value > 0, ((value - 1).astype(jnp.float32) + for_rank) / (sizes.values - 1), 0.0)
         duration = jnp.where(tables.ended[codes], draw_index(logits.duration, for_duration), 0)
         return draw_index(logits.offset, for_offset), value, rank, duration
 
@@ -306,7 +309,7 @@ def _next(slots: Slots, terminal: Array, accepted: Array, end: Array) -> Slots:
     fresh = jnp.minimum(slots.waiting + order - 1, end)
     return slots._replace(
         patient=jnp.where(accepted, fresh, slots.patient),
-        attempt=jnp.where(accepted, 0, slots.attempt + (terminal & ~accepted)),
+        attempt=jnp.where(accepted, 0, slots.attempt + (terminal & ~accepted).astype(jnp.int32)),
         visit_number=jnp.where(terminal, 0, slots.visit_number),
         waiting=jnp.minimum(slots.waiting + order[-1], end),
     )

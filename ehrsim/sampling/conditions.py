@@ -52,6 +52,7 @@ def tables_for(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -
         origin_knots=jnp.asarray(scales.origin.knots, jnp.float32),
         horizon=jnp.int32(scales.horizon),
         births_known=jnp.asarray(scales.births_known),
+        ends_known=jnp.asarray(scales.ends_known),
         valued=jnp.asarray(scales.values.known),
         ended=jnp.asarray(scales.durations.known),
         profiles=jnp.asarray(profiles, jnp.int32),

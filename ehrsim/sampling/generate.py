@@ -51,8 +51,7 @@ def generated_blocks(
     progress: Progress = silent,
 ) -> Iterator[tuple[pl.DataFrame, SampleReport]]:
     """The events of patients `first` to `end` (exclusive), a block of whole patients at a time."""
-    if not 0 <= first < end:
-        raise UsageError(f"nothing to generate from {first} to {end}", hint="ask for one patient or more")
+    _check(first, end, seed, slots)
     loaded = run if isinstance(run, Run) else runs.load(run)
     drawn = sample(
         loaded.model,
@@ -84,8 +83,12 @@ def generate_to(
 ) -> SampleReport:
     """Write patients `first` to `first + n` to the MEDS folder `out`, a shard a block; `processes` share the blocks.
 
-    The bytes are the same for any number of slots and processes.
+    The bytes are the same for any number of slots and processes. Raises `UsageError` for numbers out of range, for
+    conditions that the run cannot meet, and if `out` exists.
     """
+    _check(first, first + n, seed, slots)
+    if processes < 1:
+        raise UsageError(f"processes is `{processes}`, expected 1 or more")
     loaded = runs.load(run)
     dataset = {"dataset_name": f"synthetic-{seed}", "etl_name": "ehrsim generate", "run": loaded.identity}
     with events.event_writer(out, dataset, overwrite=overwrite) as writer:
@@ -110,6 +113,18 @@ def generate_to(
                     total = SampleReport(*(a + b for a, b in zip(total, report, strict=True)))
                     progress("generate", total.patients, n, "patients")
             return total
+
+
+def _check(first: int, end: int, seed: int, slots: int) -> None:
+    """Raise `UsageError` for numbers that are out of range; patients and seeds are 32-bit numbers on the device."""
+    if not 0 <= first < end:
+        raise UsageError(f"nothing to generate from {first} to {end}", hint="ask for one patient or more")
+    if slots < 1:
+        raise UsageError(f"slots is `{slots}`, expected 1 or more")
+    if end + slots >= 1 << 31:
+        raise UsageError(f"patient {end} is beyond the last one, {(1 << 31) - 1 - slots}")
+    if not 0 <= seed < 1 << 32:
+        raise UsageError(f"seed is `{seed}`, expected 0 to {(1 << 32) - 1}")
 
 
 def _ranges(first: int, end: int, parts: int) -> list[tuple[int, int]]:

@@ -17,7 +17,8 @@ Rows = dict[str, np.ndarray[Any, Any]]
 def to_sequences(rows: Rows, scales: Scales, sizes: Sizes) -> Sequences:
     """The sequences of whole records; patient index i becomes subject i + 1.
 
-    Nothing comes before birth or after death: times are moved to the nearest moment of the patient's life.
+    Nothing comes before birth or after death: times are moved to the nearest moment of the patient's life. What would
+    be told twice, the same of the same moment in all respects, is told once.
     """
     order = np.argsort(rows["patient"], kind="stable")
     rows = {name: column[order] for name, column in rows.items()}
@@ -40,9 +41,11 @@ def to_sequences(rows: Rows, scales: Scales, sizes: Sizes) -> Sequences:
     beyond = np.where(dies, final, np.iinfo(np.int64).max)
     stop = np.minimum(anchor + np.where(length == MISSING, 0, length), beyond[of_patient])
     length = np.where(length == MISSING, MISSING, stop - anchor)
-    has_value = events["value"] > 0
     values = scales.values.value(events["codes"], events["rank"])
+    values = np.where(events["value"] > 0, values, np.nan).astype(np.float32)
     duration = _durations(events, event_time, beyond[of_patient][place_step], sizes, scales)
+    owner = of_patient[place_step] << 32 | np.where(visit == MISSING, 0, visit)[place_step]
+    told = _first_told(owner, events["codes"], event_time, values, duration)
     statics = rows["statics"][last]
     return Sequences(
         subject=rows["patient"][last].astype(np.int64) + 1,
@@ -57,11 +60,11 @@ def to_sequences(rows: Rows, scales: Scales, sizes: Sizes) -> Sequences:
         visit=visit,
         length=length,
         end_value=_end_values(length, scales),
-        event_offsets=offsets_of(np.bincount(place_step, minlength=len(steps))),
-        entry=events["codes"].astype(np.int32),
-        offset=event_time - anchor[place_step],
-        value=np.where(has_value, values, np.nan).astype(np.float32),
-        duration=duration,
+        event_offsets=offsets_of(np.bincount(place_step[told], minlength=len(steps))),
+        entry=events["codes"][told].astype(np.int32),
+        offset=(event_time - anchor[place_step])[told],
+        value=values[told],
+        duration=duration[told],
     )
 
 
@@ -120,6 +123,21 @@ def _finals(terminal: Int64, owner: Int64, event_time: Int64) -> Int64:
     final = terminal.copy()
     np.maximum.at(final, owner, event_time)
     return final
+
+
+def _first_told(
+    owner: Int64, code: np.ndarray[Any, Any], time: Int64, value: np.ndarray[Any, Any], duration: Int64
+) -> Int64:
+    """Rows of the events without those that repeat an earlier one of the same visit (`owner`) in every column."""
+    columns = (time, owner, code.astype(np.int64), value.view(np.int32).astype(np.int64), duration)
+    order = np.lexsort(columns[:3])
+    close = np.logical_and.reduce([np.diff(column[order]) == 0 for column in columns[:3]])
+    suspect = order[np.append(close, False) | np.append(False, close)]
+    _, first = np.unique(np.stack([column[suspect] for column in columns], axis=1), axis=0, return_index=True)
+    repeated = np.ones(len(suspect), bool)
+    repeated[first] = False
+    kept: Int64 = np.delete(np.arange(len(time)), suspect[repeated])
+    return kept
 
 
 def _durations(events: Rows, begin: Int64, beyond: Int64, sizes: Sizes, scales: Scales) -> Int64:

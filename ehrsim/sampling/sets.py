@@ -32,30 +32,30 @@ class Draw(NamedTuple):
 
 def uniforms_needed() -> int:
     """Uniform numbers a row that `draw_set` takes."""
-    return 2 * POINTS + 1
+    return 2 * POINTS
 
 
 def draw_set(logits: Array, uniforms: Array, keys: Array, places: int) -> Draw:
     """Draw each code v of `logits` (B, V) with probability sigmoid(logit).
 
-    `uniforms` (B, uniforms_needed()) in (0, 1); `keys` (B,) are used only in rows with more than `POINTS` flips, which
-    are drawn densely.
+    `uniforms` (B, uniforms_needed()) in (0, 1); `keys` (B,) are used only in rows with `POINTS` points or more, where
+    what lies beyond the last of them is drawn densely. (To draw such rows anew instead would not be exact: that a row
+    has many points says something about it.)
     """
     rows, size = logits.shape
     if size == 0:
         return Draw(jnp.zeros((rows, places), jnp.int32), jnp.zeros(rows, jnp.int32))
-    likelier = logits > 0
-    flips, overflow = _points(jnp.log1p(jnp.exp(-jnp.abs(logits))), uniforms)
-    flipped = jnp.zeros((rows, size + 1), bool)
-    flipped = flipped.at[jnp.arange(rows)[:, None], flips].set(True, mode="promise_in_bounds")[:, 1:]
-    sparse = likelier ^ flipped
+    rates = jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    points, reached = _points(rates, uniforms)
+    sparse = jnp.zeros((rows, size + 1), bool)
+    sparse = sparse.at[jnp.arange(rows)[:, None], points].set(True, mode="promise_in_bounds")[:, 1:]
 
-    def dense(_: None) -> Array:
+    def with_rest(_: None) -> Array:
         draws = jax.vmap(lambda key: jax.random.uniform(key, (size,)))(keys)
-        return jnp.where(overflow[:, None], draws < jax.nn.sigmoid(logits), sparse)
+        return sparse | (draws < -jnp.expm1(-_beyond(rates, reached)))
 
-    drawn = jax.lax.cond(overflow.any(), dense, lambda _: sparse, None)
-    return _first_present(drawn, places)
+    flipped = jax.lax.cond(jnp.isfinite(reached).any(), with_rest, lambda _: sparse, None)
+    return _first_present((logits > 0) ^ flipped, places)
 
 
 def join_sets(draws: list[Draw], starts: list[int], places: int) -> Draw:
@@ -67,7 +67,7 @@ def join_sets(draws: list[Draw], starts: list[int], places: int) -> Draw:
     part = (place[None, :, None] >= upto[:, None, :]).sum(-1)
     real = part < len(draws)
     part = jnp.minimum(part, len(draws) - 1)
-    within = place - jnp.take_along_axis(upto - shown, part, axis=-1)
+    within = place[None] - jnp.take_along_axis(upto - shown, part, axis=-1)
     shifted = [jnp.where(d.codes > 0, d.codes + start - 1, 0) for d, start in zip(draws, starts, strict=True)]
     source = jnp.where(real, part * places + within, 0)
     codes = jnp.take_along_axis(jnp.concatenate(shifted, axis=-1), source, axis=-1)
@@ -91,35 +91,46 @@ def _prefix(x: Array) -> Array:
 def _points(rates: Array, uniforms: Array) -> tuple[Array, Array]:
     """Positions from 1 (B, POINTS) of the points of Poisson processes with `rates` (B, V), 0 where there are no more.
 
-    Also whether more than POINTS points fell. A point is repeated where several fell on one code.
+    A point is repeated where several fell on one code. Also how far on the cumulated rates of the blocks the last of
+    POINTS points lies (B,), infinite where there are fewer: there the process is complete.
     """
     within = _prefix(_blocks(rates))
     of_block = _prefix(within[:, :, -1])
-    arrivals = jnp.cumsum(-jnp.log(uniforms[:, : POINTS + 1]), axis=-1)
-    total = of_block[:, -1:]
-    real = arrivals[:, :POINTS] < total
-    block = (arrivals[:, :POINTS, None] >= of_block[:, None, :]).sum(-1)
+    arrivals = jnp.cumsum(-jnp.log(uniforms[:, :POINTS]), axis=-1)
+    real = arrivals < of_block[:, -1:]
+    block = (arrivals[:, :, None] >= of_block[:, None, :]).sum(-1)
     block = jnp.minimum(block, of_block.shape[-1] - 1)
     rows = jnp.take_along_axis(within, block[:, :, None], axis=1)
-    target = uniforms[:, POINTS + 1 :, None] * rows[:, :, -1:]
+    target = uniforms[:, POINTS:, None] * rows[:, :, -1:]
     place = jnp.minimum((target >= rows).sum(-1), within.shape[-1] - 1)
     position = 1 + block * within.shape[-1] + place
-    return jnp.where(real, jnp.minimum(position, rates.shape[-1]), 0).astype(jnp.int32), arrivals[:, POINTS] < total[
-        :, 0
-    ]
+    points = jnp.where(real, jnp.minimum(position, rates.shape[-1]), 0).astype(jnp.int32)
+    return points, jnp.where(real[:, -1], arrivals[:, -1], jnp.inf)
+
+
+def _beyond(rates: Array, reached: Array) -> Array:
+    """The part of `rates` (B, V) that lies beyond `reached` (B,) on the cumulated rates of the blocks.
+
+    Inside the block that was reached it is a share of every rate, as the place within a block is drawn by itself.
+    """
+    blocks = _blocks(rates)
+    of_block = blocks.sum(-1)
+    rest = _prefix(of_block) - reached[:, None]
+    share = jnp.where(of_block > 0, jnp.clip(rest / of_block, 0.0, 1.0), 0.0)
+    return (blocks * share[:, :, None]).reshape(rates.shape[0], -1)[:, : rates.shape[1]]
 
 
 def _first_present(present: Array, places: int) -> Draw:
     """Positions from 1 of the first `places` true entries of each row of (B, V), and how many there are."""
     within = _prefix(_blocks(present.astype(jnp.float32)))
     of_block = _prefix(within[:, :, -1])
-    rank = jnp.arange(places, dtype=jnp.float32) + 0.5
-    block = (rank[None, :, None] > of_block[:, None, :]).sum(-1)
-    found = rank[None, :] < of_block[:, -1:]
+    rank = (jnp.arange(places, dtype=jnp.float32) + 0.5)[None]
+    block = (rank[:, :, None] > of_block[:, None, :]).sum(-1)
+    found = rank < of_block[:, -1:]
     block = jnp.minimum(block, of_block.shape[-1] - 1)
     before = jnp.take_along_axis(of_block - within[:, :, -1], block, axis=1)
     rows = jnp.take_along_axis(within, block[:, :, None], axis=1)
-    place = ((rank[None, :] - before)[:, :, None] > rows).sum(-1)
+    place = ((rank - before)[:, :, None] > rows).sum(-1)
     codes = jnp.where(found, 1 + block * within.shape[-1] + place, 0).astype(jnp.int32)
     return Draw(codes, of_block[:, -1].astype(jnp.int32))
 

@@ -25,7 +25,8 @@ class Tables(NamedTuple):
     horizon: Array
     """() int32 last time bin of any record; a record that would pass it ends there."""
     births_known: Array
-    """() bool"""
+    """() bool, and `ends_known` () bool: whether the end of observation is part of a record."""
+    ends_known: Array
     valued: Array
     """(V,) bool: codes with numeric values, and `ended` (V,): codes with ends."""
     ended: Array

@@ -115,6 +115,7 @@ def _batch(
         ),
         origin=pad(table.origin),
         first_gap=pad(table.first_gap),
+        number=pad(np.arange(table.patients, dtype=np.int32)),
         real=real,
         patient=patient,
         used=used,

@@ -1,0 +1,105 @@
+"""Every model of the registry: it learns, all of it; it scores a patient alike wherever it stands in a batch."""
+
+import jax
+import numpy as np
+import orjson
+import pytest
+
+from ehrsim import models, runs
+from ehrsim.errors import UsageError
+from ehrsim.training import best
+from ehrsim.visits import packing
+
+MODELS = sorted(models.MODELS)
+
+
+def validations(folder):
+    return [orjson.loads(line) for line in (folder / "metrics.jsonl").read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_loss_falls(name, tiny_run):
+    lines = validations(tiny_run(name).folder)
+    assert [line["step"] for line in lines] == [10, 20, 30, 40]
+    assert all(np.isfinite(line["loss"]) and np.isfinite(line["tuning"]) for line in lines)
+    assert lines[-1]["tuning"] < 0.9 * lines[0]["tuning"]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert best(tiny_run(name).folder / "metrics.jsonl")[0] == 40
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_learns(name, tiny_run, tiny_data, tiny_training):
+    family = models.family(name)
+    fresh = runs.to_arrays(models.create(name, tiny_data.sizes, family.presets["small"], tiny_training.seed))
+    trained = runs.to_arrays(runs.load(tiny_run(name).folder).model)
+    assert fresh.keys() == trained.keys()
+    # Decay alone changes a parameter by less than 2 in 10,000 of itself in 40 steps.
+    still = [
+        part for part in fresh if np.abs(trained[part] - fresh[part]).max() <= 1e-3 * max(np.abs(fresh[part]).max(), 1)
+    ]
+    assert still == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_compiles_its_step_once(name, tiny_run):
+    compiled = tiny_run(name).compiled
+    assert sum("jit(step)" in message for message in compiled) == 1
+    assert sum("jit(<lambda>)" in message for message in compiled) == 1, "the score of the tuning split"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_likelihood_of_a_patient_does_not_depend_on_the_batch(name, tiny_run, tiny_data):
+    model, table = runs.load(tiny_run(name).folder).model, tiny_data.train
+    score = jax.jit(lambda model, batch: model.log_likelihood(batch, jax.random.key(3)))
+    orders = [np.arange(table.patients), np.random.default_rng(0).permutation(table.patients)]
+    scored = []
+    for order in orders:
+        by_patient = np.full(table.patients, np.nan)
+        for batch in packing.batches(table, tiny_data.shape, order, 0):
+            nats = np.asarray(score(model, batch))
+            assert (nats[~batch.real] == 0).all()
+            by_patient[batch.number[batch.real]] = nats[batch.real]
+        assert np.isfinite(by_patient).all()
+        scored.append(by_patient)
+    np.testing.assert_allclose(scored[0], scored[1], rtol=1e-4)
+    assert np.ptp(scored[0]) > 1, "patients differ"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
+    from ehrsim.batch import Context
+    from ehrsim.models.base import Memory
+    from ehrsim.sampling.slots import blank_visit
+
+    model, sizes = runs.load(tiny_run(name).folder).model, tiny_data.sizes
+    keys = jax.random.split(jax.random.key(0), 3)
+    zeros = np.zeros((3, 2), np.int32)
+    context = Context(zeros, zeros[:, 0], zeros, np.full(3, np.nan, np.float32))
+    memory = Memory(*(np.zeros((3, sizes.vocabulary), np.float32) for _ in range(2)))
+    visit = blank_visit(3, sizes.places)
+
+    def shapes(model):
+        state, origin = model.start(keys, context)
+        _, heads = model.step(keys, state, visit, np.ones(3, bool), memory)
+        codes = [heads.codes(group, visit) for group in range(len(sizes.groups))]
+        at = (np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]))
+        return origin, heads.kind(), heads.gap(visit), heads.length(visit), codes, heads.attributes(visit, at)
+
+    origin, kind, gap, length, codes, attributes = jax.eval_shape(shapes, model)
+    assert (origin.origin.shape, origin.first_gap.shape) == ((3, sizes.origins), (3, sizes.first_gaps))
+    assert (kind.shape, gap.shape, length.shape) == ((3, sizes.kinds), (3, sizes.gaps), (3, sizes.lengths))
+    assert [part.shape[1] for part in codes] == [last - first for first, last in sizes.groups]
+    assert attributes.value.shape == (4, sizes.values)
+    assert {leaf.dtype for leaf in jax.tree.leaves((origin, kind, codes, attributes))} == {np.dtype(np.float32)}
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(UsageError, match="unknown model `oracle`"):
+        models.family("oracle")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_presets_grow(name):
+    family = models.family(name)
+    assert list(family.presets) == ["small", "base", "large"]
+    assert all(isinstance(preset, family.config) for preset in family.presets.values())
