@@ -233,13 +233,46 @@ def test_condition_without_onset_takes_the_day_it_was_recorded_else_is_static(re
     assert report.findings["Condition without a date, kept without a time"].count == 1
 
 
-def test_time_of_birth_and_death(read):
+def test_time_of_birth_and_death(tmp_path):
     shadow = {
         "url": "http://hl7.org/fhir/StructureDefinition/patient-birthTime",
         "valueDateTime": "1950-02-03T04:05:06Z",
     }
-    _, report = read(patient(_birthDate={"extension": [shadow]}, deceasedDateTime="2020-01-02T03:04:05Z"))
-    assert report.kinds == {"birth": 1, "gender": 1, "death": 1}
+    born = patient(_birthDate={"extension": [shadow]}, deceasedDateTime="2020-01-02T03:04:05Z")
+    (tmp_path / "a.ndjson").write_bytes(lines(born))
+    import_events(tmp_path / "a.ndjson", tmp_path / "out")
+    times = {row["code"]: row["time"] for row in events.read_events(tmp_path / "out").collect().to_dicts()}
+    assert times == {
+        "GENDER//female": None,
+        codes.BIRTH: datetime(1950, 2, 3, 4, 5, 6),
+        codes.DEATH: datetime(2020, 1, 2, 3, 4, 5),
+    }
+
+
+@pytest.mark.parametrize(
+    ("category", "words", "expected"),
+    [
+        ("2106-3", "White", "RACE//2106-3"),
+        ("2106-3", None, "RACE//2106-3"),
+        ("2106-3", "Irish", "RACE//Irish"),
+        (None, "Irish", "RACE//Irish"),
+        ("UNK", "Unknown", "RACE//Unknown"),
+    ],
+)
+def test_race_is_its_omb_category_unless_the_words_say_something_else(category, words, expected, read):
+    coding = {"system": codes.uri("CDCREC"), "code": category, "display": codes.RACES.get(category, "Unknown")}
+    parts = [{"url": "ombCategory", "valueCoding": coding}] if category else []
+    parts += [{"url": "text", "valueString": words}] if words else []
+    race = {"url": "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race", "extension": parts}
+    rows, _ = read(patient(extension=[race]))
+    assert [row["code"] for row in rows] == [expected]
+
+
+def test_marital_status_and_languages(read):
+    spoken = [{"language": concept("es", codes.uri("BCP47"))}, {"language": {"text": "Klingon"}}]
+    married = concept("M", codes.uri("MARITALSTATUS")) | {"text": "Married"}
+    rows, _ = read(patient(maritalStatus=married, communication=spoken))
+    assert sorted(row["code"] for row in rows) == ["LANGUAGE//Klingon", "LANGUAGE//es", "MARITAL//M"]
 
 
 # Values
@@ -397,6 +430,10 @@ COUNTED = {
     "subject dangles": (condition(subject={"reference": "Patient/p9"}), "subject is no Patient of the source"),
     "subject is a Group": (condition(subject={"reference": "Group/g"}), "Condition: subject is no Patient"),
     "subject is words": (condition(subject={"display": "Ann"}), "Condition: subject that cannot be resolved"),
+    "subject is a bare id": (
+        condition(subject={"reference": "p1"}),
+        "Condition: subject that cannot be resolved",
+    ),
     "subject is a search": (
         condition(subject={"reference": "Patient?identifier=a|b"}),
         "Condition: subject that cannot be resolved",
