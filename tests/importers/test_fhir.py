@@ -542,6 +542,84 @@ def test_oddities_are_counted(resource, group, reason, read):
     assert getattr(report, group)[reason].count == 1
 
 
+def rich_resources():
+    """A resource of every type that is read, with every element that is."""
+    code = concept("44054006", SNOMED, "Diabetes") | {"text": "Diabetes"}
+    period = {"start": "2015-01-02", "end": "2015-01-03"}
+    amount = {"value": 2, "unit": "mg", "system": UCUM, "code": "mg", "comparator": "<"}
+    race = [{"url": "ombCategory", "valueCoding": code["coding"][0]}, {"url": "text", "valueString": "White"}]
+    visit = {"encounter": {"reference": "Encounter/e1"}, "note": [{"text": "words"}]}
+    drug = {
+        "medicationReference": {"reference": "#m"},
+        "contained": [{"resourceType": "Medication", "id": "m", "code": code}],
+    }
+    return [
+        patient(
+            identifier=[{"system": SUBJECT_IDENTIFIER, "value": "5"}],
+            extension=[{"url": "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race", "extension": race}],
+            _birthDate={"extension": [{"url": "x", "valueDateTime": "1950-02-03T01:02:03Z"}]},
+            maritalStatus=code,
+            communication=[{"language": code}],
+            deceasedBoolean=True,
+        ),
+        encounter(
+            identifier=[{"system": VISIT_IDENTIFIER, "value": "5"}],
+            type=[code],
+            reasonCode=[code],
+            priority=code,
+            length=amount,
+            hospitalization={"dischargeDisposition": code},
+        ),
+        condition(verificationStatus=code, onsetPeriod=period, abatementPeriod=period, **visit),
+        clinical("Procedure", status="completed", code=code, performedPeriod=period, **visit),
+        clinical("Immunization", vaccineCode=code, occurrenceDateTime="2015", **visit),
+        clinical("AllergyIntolerance", code=code, recordedDate="2015", reaction=[{"manifestation": [code]}], **visit),
+        clinical("DiagnosticReport", code=code, effectiveDateTime="2015", conclusion="fine", **visit),
+        clinical("CarePlan", category=[code], period=period, title="plan", **visit),
+        observation(valueQuantity=amount, component=[{"code": code, "valueCodeableConcept": code}], **visit),
+        observation(effectivePeriod=period, effectiveDateTime=None, valueBoolean=True, **visit),
+        clinical(
+            "MedicationRequest",
+            status="active",
+            authoredOn="2015",
+            dispenseRequest={"validityPeriod": period},
+            dosageInstruction=[{"doseAndRate": [{"doseQuantity": amount}]}],
+            **drug,
+        ),
+        clinical("MedicationAdministration", effectivePeriod=period, dosage={"dose": amount}, **drug),
+        clinical("MedicationDispense", whenHandedOver="2015", quantity=amount, **drug),
+        {"resourceType": "Medication", "id": "m", "code": code},
+        bundle(condition()) | {"entry": [{"fullUrl": "urn:uuid:a", "resource": condition()}]},
+    ]
+
+
+def with_each_part_replaced(value, replacement):
+    """Copies of a JSON value, each with one part of it replaced."""
+    yield replacement
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from (value | {key: changed} for changed in with_each_part_replaced(part, replacement))
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            for changed in with_each_part_replaced(part, replacement):
+                yield [*value[:index], changed, *value[index + 1 :]]
+
+
+@pytest.mark.parametrize("replacement", [None, True, 3, -1e300, "", "words", [], {}, [[]], [None], {"a": []}], ids=repr)
+def test_parts_of_any_wrong_type_are_never_more_than_counted(replacement, read):
+    resources = rich_resources()
+    mutants = [
+        changed
+        for resource in resources
+        for changed in with_each_part_replaced(resource, replacement)
+        if isinstance(changed, dict)
+    ]
+    _, report = read(patient(), observation(), *resources, *mutants)
+    assert len(mutants) > 350
+    assert report.events > 100
+    assert sum(count.count for count in report.skipped.values()) < len(mutants)
+
+
 # Files that cannot be read: one error that names the file, and nothing written
 
 
