@@ -101,11 +101,12 @@ def table_of(frame: pl.DataFrame, shapes: Shapes, descriptions: dict[str, str], 
     ids = frame["subject_id"].to_numpy()
     starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
     subject = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(ids)))
-    text, coded_text, text_words = _texts(frame["text_value"], kind)
+    value = frame["numeric_value"]
+    answering = (kind == NUMBER_OF["observation"]) & value.is_null().to_numpy() | (kind == NUMBER_OF["allergy"])
+    text, coded_text, text_words = _texts(frame["text_value"], answering)
     lanes = _row_lanes(frame, shapes, code, unit, text_words, key)
     subjects: Ints = ids[starts].astype(np.int64)
     visit, visits = _visits(frame, kind, subject, subjects, lanes, key)
-    value = frame["numeric_value"]
     form = np.zeros(len(ids), dtype=np.int64)
     for bit, filled in (
         (NUMERIC, value.is_not_null().to_numpy()),
@@ -166,8 +167,8 @@ def _numbers(column: pl.Series) -> Objects:
     return numbers
 
 
-def _texts(column: pl.Series, kind: npt.NDArray[np.int8]) -> tuple[Objects, Mask, Words]:
-    """Texts with coded answers as fragments, which of them are coded, and a word for each to hash."""
+def _texts(column: pl.Series, answering: Mask) -> tuple[Objects, Mask, Words]:
+    """Texts with coded answers, of rows that may hold one, as fragments; which are coded; and a word each to hash."""
     coded = np.zeros(len(column), dtype=np.bool_)
     words = np.zeros(len(column), dtype=np.uint64)
     texts: Objects = np.full(len(column), None, dtype=object)
@@ -179,8 +180,7 @@ def _texts(column: pl.Series, kind: npt.NDArray[np.int8]) -> tuple[Objects, Mask
     numbers = filled.replace_strict(distinct, pl.Series(range(len(distinct)), dtype=pl.Int64)).to_numpy()
     words[rows] = identity.text_words(distinct.to_list())[numbers]
     answers = [_answer(text) for text in distinct.to_list()]
-    may_be_coded = np.isin(kind[rows], [NUMBER_OF["observation"], NUMBER_OF["allergy"]])
-    is_answer = np.array([answer is not None for answer in answers])[numbers] & may_be_coded
+    is_answer = np.array([answer is not None for answer in answers])[numbers] & answering[rows]
     coded[rows] = is_answer
     texts[rows] = filled.to_numpy()
     texts[rows[is_answer]] = objects(answers)[numbers[is_answer]]

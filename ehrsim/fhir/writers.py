@@ -32,6 +32,8 @@ TYPES = (
     "Location",
     "Practitioner",
 )
+PLACES = ("Organization", "Location", "Practitioner")
+"""Types of the resources that patients share."""
 BUFFER = 1 << 18
 
 
