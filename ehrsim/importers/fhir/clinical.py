@@ -106,7 +106,7 @@ def observation(record: Record) -> list[Event]:
             value = value._replace(text=note(record))
         return [_event(record, _code(record, "observation"), when, value)]
     parts = [(part, value_of(record, part)) for part in components]
-    if len(parts) == 1 and parts[0][1].text is None:
+    if len(parts) == 1 and parts[0][1].numeric is not None:
         parts = [(parts[0][0], parts[0][1]._replace(text=note(record)))]
     events = [
         _event(record, _known(meaning(child(part, "code"), "observation")), when, found)
