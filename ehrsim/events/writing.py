@@ -11,6 +11,7 @@ import orjson
 import polars as pl
 
 from ehrsim import codes
+from ehrsim.events.arrow import write_meds
 from ehrsim.events.subjects import SPLITS, split_of
 from ehrsim.events.table import CODES_SCHEMA, DESCRIPTION, conform, sort
 from ehrsim.outputs import atomic_directory, atomic_file
@@ -37,7 +38,7 @@ def write_shard(events: pl.DataFrame, path: Path) -> Shard:
     first = pl.col(DESCRIPTION).drop_nulls().first()
     descriptions = frame.group_by("code", maintain_order=True).agg(first)
     frame = frame.drop(DESCRIPTION)
-    frame.write_parquet(path, compression="zstd", statistics=True)
+    write_meds(frame, path)
     return Shard(path, frame.height, frame["subject_id"].unique(maintain_order=True), descriptions)
 
 
@@ -91,8 +92,8 @@ class EventWriter:
         info = {**dataset, "meds_version": MEDS_VERSION}
         (metadata / "dataset.json").write_bytes(orjson.dumps(info, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
         if self._splits:
-            pl.concat(self._splits).sort("subject_id").write_parquet(metadata / "subject_splits.parquet")
-        self._code_table().write_parquet(metadata / "codes.parquet")
+            write_meds(pl.concat(self._splits).sort("subject_id"), metadata / "subject_splits.parquet")
+        write_meds(self._code_table(), metadata / "codes.parquet")
 
     def _code_table(self) -> pl.DataFrame:
         seen = [frame.with_columns(parent_codes=pl.lit(None, pl.List(pl.String))) for frame in self._descriptions]
@@ -122,7 +123,7 @@ def write_events(
     frame = sort(conform(events.lazy().collect()).lazy()).collect()
     if Path(out).suffix == ".parquet":
         with atomic_file(Path(out), overwrite=overwrite) as path:
-            frame.write_parquet(path, compression="zstd")
+            write_meds(frame, path)
         return
     subjects = frame["subject_id"].unique(maintain_order=True)
     splits = pl.DataFrame({"subject_id": subjects, "split": split_of(subjects)})
