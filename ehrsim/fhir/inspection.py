@@ -92,7 +92,10 @@ def _resources(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if document["resourceType"] != "Bundle":
         yield "", document
         return
-    for number, entry in enumerate(document.get("entry", [])):
+    entries = document.get("entry", [])
+    if not isinstance(entries, list):
+        raise InputError(f"{file.name} has an `entry` that is no array")
+    for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("resource"), dict):
             raise InputError(f"{file.name} entry {number} has no resource")
         if "resourceType" not in entry["resource"]:

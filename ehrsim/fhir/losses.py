@@ -33,7 +33,7 @@ def count_losses(table: Table, shapes: Shapes, report: ExportReport) -> None:
         placeless = ~np.isin(table.kind, [NUMBER_OF[kind] for kind in kinds])
         rows = np.flatnonzero(placeless & ((table.form & bits) != 0) & ~lost)
         for kind in np.unique(table.kind[rows]):
-            _omit(table, report, f"{column} of a {_named(KINDS[kind])}", rows[table.kind[rows] == kind])
+            _omit(table, report, f"{column} of {_named(KINDS[kind])} events", rows[table.kind[rows] == kind])
     outside = np.isin(table.kind, [NUMBER_OF[kind] for kind in DEMOGRAPHICS]) & (table.visit >= 0) & ~lost
     _omit(table, report, "visit of a demographic fact, birth or death", np.flatnonzero(outside))
     unitless = (table.unit > 0) & ((table.form & NUMERIC) == 0) & ~lost
@@ -99,10 +99,14 @@ def _count_visits(table: Table, shapes: Shapes, report: ExportReport) -> None:
 
 
 def _count_codes(table: Table, shapes: Shapes, report: ExportReport) -> None:
-    """Count codes that are written as others."""
+    """Count codes and units that are written as others."""
     for reason in sorted({code.change for code in shapes.codes if code.change}):
         changed = np.array([code.change == reason for code in shapes.codes], dtype=np.bool_)
         _change(table, report, reason, np.flatnonzero(changed[table.code]))
+    vital = np.array([code.system == "LOINC" and code.value in profiles.VITAL_SIGNS for code in shapes.codes])
+    respelled = np.array([unit in profiles.EQUIVALENT_UNITS for unit in shapes.units])
+    rows = np.flatnonzero(vital[table.code] & respelled[table.unit] & ((table.form & NUMERIC) != 0))
+    _change(table, report, "unit of a vital sign in the spelling of its profile", rows)
 
 
 def _named(kind: str) -> str:

@@ -129,7 +129,7 @@ def table_of(frame: pl.DataFrame, shapes: Shapes, descriptions: dict[str, str], 
         visit=visit,
         time=date_times(frame["time"]),
         end=date_times(frame["end_time"]),
-        value=_numbers(value),
+        value=numbers(value),
         text=text,
         lanes=lanes,
         visits=visits,
@@ -156,7 +156,7 @@ def date_times(column: pl.Series) -> Objects:
     return gathered
 
 
-def _numbers(column: pl.Series) -> Objects:
+def numbers(column: pl.Series) -> Objects:
     """JSON numbers with the shortest digits that give back the float32: whole numbers as integers."""
     numbers: Objects = np.full(len(column), None, dtype=object)
     rows = np.flatnonzero(column.is_not_null().to_numpy())

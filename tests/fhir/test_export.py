@@ -230,11 +230,11 @@ def test_what_fhir_cannot_carry_is_counted_with_a_first_example(tmp_path):
         "end of a visit that has no start, an earlier end, or no later time": 1,
         "type or reason outside any visit": 1,
         "blood pressure panel as an observation of its own": 1,
-        "end time of a immunization": 1,
-        "numeric value of a condition": 1,
+        "end time of immunization events": 1,
+        "numeric value of condition events": 1,
         "visit of a demographic fact, birth or death": 1,
     }
-    assert report.not_carried["numeric value of a condition"].example.startswith("subject_id 1, time 2020-01-02")
+    assert report.not_carried["numeric value of condition events"].example.startswith("subject_id 1, time 2020-01-02")
     assert any("not carried by FHIR 1: end of follow-up (first: subject_id 1" in line for line in report.lines())
 
 
