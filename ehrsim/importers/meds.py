@@ -79,13 +79,14 @@ def _batches(shard: Path) -> Iterator[pl.DataFrame]:
     for offset in range(0, max(rows, 1), BATCH_ROWS):
         with events.readable(shard):
             part = pl.scan_parquet(shard).slice(offset, BATCH_ROWS).collect()
-        frame = _columns(part, name_of(shard))
+        frame = pl.concat([*held, _columns(part, name_of(shard))])
+        if offset + BATCH_ROWS >= rows:
+            yield frame
+            return
         run = frame["subject_id"].rle_id()
-        whole = run < run.max() if offset + BATCH_ROWS < rows else pl.repeat(True, frame.height, eager=True)
-        if whole.any() or not whole.len():
-            yield pl.concat([*held, frame.filter(whole)])
-            held = []
-        held.append(frame.filter(~whole))
+        held = [frame.filter(run == run.max())]
+        if held[0].height < frame.height:
+            yield frame.filter(run < run.max())
 
 
 def _columns(frame: pl.DataFrame, shard: str) -> pl.DataFrame:
