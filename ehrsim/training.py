@@ -26,7 +26,7 @@ import polars as pl
 from safetensors.numpy import save_file
 
 from ehrsim import events as event_table
-from ehrsim import likelihood, models, runs, vocabulary
+from ehrsim import codes, likelihood, models, runs, vocabulary
 from ehrsim.batch import Batch, Sizes
 from ehrsim.errors import InputError, RunError, UsageError
 from ehrsim.outputs import atomic_file
@@ -203,7 +203,8 @@ def _parents(events: str | Path | pl.LazyFrame | pl.DataFrame) -> dict[str, str]
     if isinstance(events, pl.LazyFrame | pl.DataFrame) or not Path(events).is_dir():
         return {}
     table = event_table.read_codes(events).filter(pl.col("parent_codes").list.len() > 0)
-    return dict(table.select("code", pl.col("parent_codes").list.first()).iter_rows())
+    rows = table.select("code", pl.col("parent_codes").list.first()).iter_rows()
+    return {code: parent for code, parent in rows if not codes.parents(code)}
 
 
 def _step_seconds(frame: pl.DataFrame, vocab: vocabulary.Vocabulary) -> int:
