@@ -117,7 +117,7 @@ def allergy_intolerance(event: Event) -> Resource:
 
 
 def observation(event: Event) -> Resource:
-    """A laboratory result, vital sign, survey answer, or any other observation."""
+    """A laboratory result, vital sign (whose value can only be a number), survey answer, or any other observation."""
     uuid, shape, subject, visit, time, end, value, text, _ = event
     resource = {**shape.head, "id": uuid, "subject": subject}
     if visit is not None:
@@ -128,13 +128,19 @@ def observation(event: Event) -> Resource:
         resource["effectiveDateTime"] = time
     elif shape.category == profiles.VITAL_SIGN:
         resource["_effectiveDateTime"] = _NOT_STATED
-    if shape.boxed:
-        resource["component"] = [_valued({"code": shape.code.concept}, shape, value, text)]
-    elif value is not None:
-        resource["valueQuantity"] = {"value": value, **shape.unit}
+    if value is not None:
+        quantity = {"value": value, **shape.unit}
+        if shape.boxed:
+            resource["component"] = [{"code": shape.code.concept, "valueQuantity": quantity}]
+        else:
+            resource["valueQuantity"] = quantity
+    elif text is None or shape.category == profiles.VITAL_SIGN:
+        resource["dataAbsentReason"] = _UNKNOWN
+    elif isinstance(text, Fragment):
+        resource["valueCodeableConcept"] = text
     else:
-        _valued(resource, shape, value, text)
-    if value is not None and text is not None:
+        resource["valueString"] = text
+    if text is not None and (value is not None or shape.category == profiles.VITAL_SIGN):
         resource["note"] = [{"text": text}]
     return resource
 
@@ -201,19 +207,6 @@ MAPPINGS: dict[str, Mapping] = {
     "care_plan": Mapping("CarePlan", care_plan),
 }
 """Kinds of event that are a resource each; demographics and visits are gathered into Patients and Encounters."""
-
-
-def _valued(resource: Resource, shape: Shape, value: Number, text: Text) -> Resource:
-    """Add the value of an Observation or component."""
-    if value is not None:
-        resource["valueQuantity"] = {"value": value, **shape.unit}
-    elif text is None:
-        resource["dataAbsentReason"] = _UNKNOWN
-    elif isinstance(text, Fragment):
-        resource["valueCodeableConcept"] = text
-    else:
-        resource["valueString"] = text
-    return resource
 
 
 def _period(start: str | None, end: str | None) -> Resource:

@@ -134,6 +134,13 @@ def _change(kind: str, system: str, value: str) -> str | None:
     return "white space in a code" if code_value(value) != value else None
 
 
+def may_hold_answer(code: Coded) -> bool:
+    """Whether the text of an event may be a coded answer: that of an allergy, or of an observation but a vital sign."""
+    if code.kind != "observation":
+        return code.kind == "allergy"
+    return code.system != "LOINC" or profiles.category_of(code.value, None) != profiles.VITAL_SIGN
+
+
 def shape_of(code: Coded, unit: str | None, form: int, labels: Labels) -> Shape:
     """The shape of the resources of a code with a unit and a form."""
     if code.kind == "observation":
@@ -245,13 +252,13 @@ def _observation(code: Coded, unit: str | None, form: int, labels: Labels) -> Sh
 
 
 def _vital_sign(code: Coded, sign: profiles.VitalSign, unit: str | None, form: int, labels: Labels) -> Shape:
-    """A vital sign claims its profile where unit, value and time fit; a value that does not stands in a component."""
+    """A vital sign claims its profile where time and unit fit; a number that does not fit stands in a component."""
     equivalent = profiles.EQUIVALENT_UNITS.get(unit or "", unit)
-    fits = equivalent in sign.units if form & NUMERIC else not form & (CODED | TEXT)
-    if not fits:
+    if form & NUMERIC and equivalent not in sign.units:
         return _observed(code, profiles.VITAL_SIGN, None, labels, {"unit": unit} if unit else {}, boxed=True)
+    profile = sign.profile if form & (TIMED | ENDED) == TIMED else None
     spelled = {"unit": unit, "system": codes.UCUM_URI, "code": equivalent} if unit else {}
-    return _observed(code, profiles.VITAL_SIGN, sign.profile if form & TIMED else None, labels, spelled)
+    return _observed(code, profiles.VITAL_SIGN, profile, labels, spelled)
 
 
 def _observed(

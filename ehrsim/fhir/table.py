@@ -16,7 +16,7 @@ from ehrsim import codes
 from ehrsim.fhir import identity
 from ehrsim.fhir.fragments import Fragment, event_concept, fragment
 from ehrsim.fhir.identity import Lanes, Words
-from ehrsim.fhir.shapes import CODED, ENDED, IN_VISIT, NUMBER_OF, NUMERIC, TEXT, TIMED, Shapes
+from ehrsim.fhir.shapes import CODED, ENDED, IN_VISIT, NUMBER_OF, NUMERIC, TEXT, TIMED, Shapes, may_hold_answer
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -102,7 +102,8 @@ def table_of(frame: pl.DataFrame, shapes: Shapes, descriptions: dict[str, str], 
     starts = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
     subject = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(ids)))
     value = frame["numeric_value"]
-    answering = (kind == NUMBER_OF["observation"]) & value.is_null().to_numpy() | (kind == NUMBER_OF["allergy"])
+    answering = np.array([may_hold_answer(coded) for coded in shapes.codes], dtype=np.bool_)[code]
+    answering &= value.is_null().to_numpy() | (kind == NUMBER_OF["allergy"])
     text, coded_text, text_words = _texts(frame["text_value"], answering)
     lanes = _row_lanes(frame, shapes, code, unit, text_words, key)
     subjects: Ints = ids[starts].astype(np.int64)

@@ -8,7 +8,7 @@ import pytest
 from ehrsim.fhir import profiles
 from ehrsim.fhir.fragments import Fragment, Labels, concept, fragment
 from ehrsim.fhir.resources import MAPPINGS, blood_pressure
-from ehrsim.fhir.shapes import CODED, ENDED, IN_VISIT, NUMERIC, TEXT, TIMED, Shapes, pressure_shape
+from ehrsim.fhir.shapes import CODED, ENDED, IN_VISIT, NUMERIC, TEXT, TIMED, Shapes, may_hold_answer, pressure_shape
 from ehrsim.fhir.validation import validate
 from ehrsim.fhir.writers import encoded
 
@@ -47,7 +47,7 @@ def _resource(kind: str, code: str, unit: str | None, form: int):
         START if form & TIMED else None,
         END if form & ENDED else None,
         7.25 if form & NUMERIC else None,
-        ANSWER if form & CODED else "some <text>" if form & TEXT else None,
+        ANSWER if form & CODED and may_hold_answer(shape.code) else "some <text>" if form & (CODED | TEXT) else None,
         Fragment(b'[{"reference":"Observation/x"}]') if kind == "panel" else PRACTITIONER,
     )
     return orjson.loads(encoded(MAPPINGS[kind].build(event)))
@@ -75,7 +75,8 @@ def test_every_form_of_every_mapping_is_valid(kind, code):
         ("LOINC//8867-4", "{beats}/min", NUMERIC | TIMED, "us-core-heart-rate"),
         ("LOINC//8867-4", "/min", NUMERIC, None),
         ("LOINC//8867-4", "/s", NUMERIC | TIMED, None),
-        ("LOINC//8867-4", None, TEXT | TIMED, None),
+        ("LOINC//8867-4", "/min", NUMERIC | TIMED | ENDED, None),
+        ("LOINC//8867-4", None, TEXT | TIMED, "us-core-heart-rate"),
         ("LOINC//8867-4", None, TIMED, "us-core-heart-rate"),
         ("LOINC//59408-5", "%", NUMERIC | TIMED, "us-core-pulse-oximetry"),
         ("LOINC//72166-2", None, CODED | TIMED, "us-core-smokingstatus"),
@@ -104,6 +105,12 @@ def test_a_value_that_the_profile_of_a_vital_sign_forbids_stands_in_a_component(
     resource = _resource("observation", "LOINC//29463-7", "[stone_av]", NUMERIC | TIMED)
     assert "valueQuantity" not in resource
     assert resource["component"][0]["valueQuantity"] == {"value": 7.25, "unit": "[stone_av]"}
+    resource = _resource("observation", "LOINC//29463-7", None, TEXT | TIMED)
+    assert not resource.keys() & {"valueString", "component"}
+    assert (resource["dataAbsentReason"]["coding"][0]["code"], resource["note"]) == (
+        "unknown",
+        [{"text": "some <text>"}],
+    )
 
 
 def test_status_follows_from_the_end():

@@ -1,0 +1,88 @@
+"""Exports held against validators that know more than fhir.resources: profiles, invariants, bindings, references."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import ehrsim
+from ehrsim import codes, reference
+from ehrsim.fhir import export_fhir
+from ehrsim.importers import import_events
+
+MEDPLUM = Path(__file__).parent / "medplum.mjs"
+SUBJECTS = 200
+
+
+@pytest.fixture(scope="session")
+def work(shared) -> Path:
+    """The folder of installed validators, set up where they are not; needs node, npm and the network for that."""
+    folder = Path(os.environ.get("FHIR_WORK", Path.home() / ".cache" / "fhir-validators"))
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    if not (folder / "npm" / "node_modules" / "fhirpath").is_dir():
+        if shutil.which("npm") is None:
+            pytest.skip("npm is not installed")
+        setup = shared / "fhir" / "validators" / "setup.sh"
+        subprocess.run(["bash", str(setup)], check=True, env={**os.environ, "FHIR_WORK": str(folder)})
+    return folder
+
+
+@pytest.fixture(params=["specval", "medplum"])
+def check(request, work, shared):
+    """A function that holds all bundles of a folder against a validator and returns how many resources it checked."""
+    script = MEDPLUM if request.param == "medplum" else shared / "fhir" / "validators" / "specval.mjs"
+    environment = {**os.environ, "FHIR_WORK": str(work), "FHIR_IGS": str(work / "igs"), "NM_MISC": str(work / "npm")}
+
+    def run(folder: Path) -> int:
+        files = [str(path) for path in sorted(folder.glob("*.json"))]
+        found = subprocess.run(
+            ["node", str(script), *files], capture_output=True, text=True, env=environment, check=False
+        )
+        last = found.stdout.splitlines()[-1]
+        assert found.returncode == 0, found.stdout[:4_000] + found.stderr[:2_000]
+        assert " 0 errors" in last
+        return int(last.split()[0])
+
+    return run
+
+
+@pytest.mark.slow
+def test_reference_patients_are_valid(check, tmp_path):
+    """Two hundred patients, each with the first visits and every sixteenth later one."""
+    visit = pl.col("visit_id")
+    population = reference.population(SUBJECTS, seed=5).filter(visit.is_null() | (visit < 4) | (visit % 16 == 3))
+    report = export_fhir(population, tmp_path / "out", format="transaction")
+    assert check(tmp_path / "out") >= sum(report.resources.values()) > 80 * SUBJECTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["synthea_stu3_1461", "nafld_mayo_17549", "diabetes130_71518"])
+def test_real_data_is_valid(name, check, event_sets, tmp_path):
+    import_events(event_sets / name, tmp_path / "events")
+    events = ehrsim.read_events(tmp_path / "events").collect()
+    chosen = events["subject_id"].unique().sort().head(SUBJECTS)
+    few = events.filter(pl.col("subject_id").is_in(chosen.implode()))
+    report = export_fhir(few, tmp_path / "out", format="transaction")
+    assert check(tmp_path / "out") >= sum(report.resources.values()) > 10 * SUBJECTS
+
+
+@pytest.mark.slow
+def test_events_of_every_and_any_form_are_valid(check, every_row, random_events, tmp_path):
+    """Random events know nothing of birth and death, so these two are left out."""
+    any_form = random_events.filter(~pl.col("code").is_in([codes.BIRTH, codes.DEATH]) & (pl.col("subject_id") < 60))
+    for name, table in (("every", every_row), ("any", any_form)):
+        report = export_fhir(table, tmp_path / name, format="transaction")
+        assert check(tmp_path / name) >= sum(report.resources.values())
+
+
+@pytest.mark.slow
+def test_the_validators_find_a_defect(check, every_row, tmp_path):
+    export_fhir(every_row, tmp_path / "out", format="collection")
+    path = tmp_path / "out" / "2.json"
+    path.write_bytes(path.read_bytes().replace(b'"status":"final"', b'"statuses":"final"', 1))
+    with pytest.raises(AssertionError, match="status"):
+        check(tmp_path / "out")
