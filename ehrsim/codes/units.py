@@ -110,6 +110,8 @@ _UCUM_SPELLINGS = {
     "capsule": "{capsule}",
     "puff": "{puff}",
 }
+_FOLDED = {spelling.casefold(): unit for spelling, unit in _UCUM_SPELLINGS.items()}
+"""By case-folded spelling, for which the micro sign and the Greek letter mu are one."""
 _UCUM_SHAPE = re.compile(r"^(?:[A-Za-z%'*\d./()^+-]|\[[A-Za-z0-9_'/-]+\]|\{[^{}]*\})+$")
 
 
@@ -121,7 +123,7 @@ def ucum(unit: str) -> str:
     ('mm[Hg]', 'mg/dL', '10*3/uL', '{score}')
     """
     stripped = unit.strip()
-    return _UCUM_SPELLINGS.get(stripped.casefold(), stripped)
+    return _FOLDED.get(stripped.casefold(), stripped)
 
 
 def looks_like_ucum(unit: str) -> bool:
