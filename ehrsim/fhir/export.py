@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import get_args
 
@@ -10,14 +11,15 @@ from ehrsim import codes
 from ehrsim.errors import UsageError
 from ehrsim.fhir import groups, identity
 from ehrsim.fhir.batches import batches, link
-from ehrsim.fhir.fragments import Labels
+from ehrsim.fhir.fragments import Labels, Resource, encoded
 from ehrsim.fhir.groups import Events
 from ehrsim.fhir.losses import count_losses
+from ehrsim.fhir.places import ORGANIZATIONS, place_resources
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.shapes import Shapes
 from ehrsim.fhir.table import table_of
 from ehrsim.fhir.validation import Validate, Validator
-from ehrsim.fhir.writers import BundleWriter, Format, NdjsonWriter, Writer, encoded, prefixes
+from ehrsim.fhir.writers import BundleWriter, Format, NdjsonWriter, prefixes
 from ehrsim.outputs import atomic_directory
 from ehrsim.progress import Progress, silent
 
@@ -55,9 +57,10 @@ def export_fhir(
         key = identity.run_key(source.dataset, seed)
         labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}")
         shapes, validator = Shapes(labels), Validator(validate, report)
-        writer: Writer = (
-            NdjsonWriter(folder, labels, stack) if format == "ndjson" else BundleWriter(folder, labels, format)
-        )
+        prefix = prefixes(format)
+        places = [place_resources(number, labels, prefix) for number in range(ORGANIZATIONS)]
+        validator.check(chain.from_iterable(places))
+        writer = _writer(format, folder, places, labels, stack)
         parts = groups.parts(source, GROUP_EVENTS[format], report)
         total = sum(part.subjects for part in parts)
         for part in parts:
@@ -65,7 +68,7 @@ def export_fhir(
             if not frame.is_empty():
                 table = table_of(frame, shapes, groups.descriptions_in(frame, source.descriptions), key)
                 count_losses(table, shapes, report)
-                links = link(table, prefixes(format))
+                links = link(table, prefix)
                 for batch in batches(table, shapes, links):
                     writer.write(batch, validator.checked(batch, map(encoded, batch.resources)))
                 writer.end_group(table, links.place.tolist())
@@ -74,3 +77,11 @@ def export_fhir(
         writer.finish()
         report.resources = dict(sorted(writer.counts.items()))
     return report
+
+
+def _writer(
+    format: Format, folder: Path, places: list[list[Resource]], labels: Labels, stack: ExitStack
+) -> NdjsonWriter | BundleWriter:
+    if format == "ndjson":
+        return NdjsonWriter(folder, places, stack)
+    return BundleWriter(folder, places, labels.meta(), format)

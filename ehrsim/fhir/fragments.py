@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from html import escape
 from typing import Any, NamedTuple
 
@@ -25,6 +25,10 @@ Fragment = orjson.Fragment
 def fragment(value: Any) -> Fragment:
     """A part encoded once, to stand in any number of resources."""
     return Fragment(orjson.dumps(value))
+
+
+encoded = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
+"""A resource as JSON, ended by a line feed (white space in a bundle)."""
 
 
 def coding(system: str, code: str, display: str) -> dict[str, str]:

@@ -99,14 +99,14 @@ class Shapes:
 
     @staticmethod
     def key(code_number: int, unit_number: int, form: int) -> int:
-        """The key of a shape; also computed for whole columns, so only arithmetic."""
-        return (code_number << 24) | (unit_number << 8) | form
+        """The key of a shape; `Table.shape_keys` computes it for whole columns."""
+        return (code_number << 32) | (unit_number << 8) | form
 
     def shape(self, key: int) -> Shape:
         """The shape of a key."""
         shape = self._shapes.get(key)
         if shape is None:
-            code, unit = self.codes[key >> 24], self.units[(key >> 8) & 0xFFFF]
+            code, unit = self.codes[key >> 32], self.units[(key >> 8) & 0xFFFFFF]
             shape = self._shapes[key] = shape_of(code, unit, key & 0xFF, self.labels)
         return shape
 

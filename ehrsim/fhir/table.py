@@ -89,7 +89,7 @@ class Table(NamedTuple):
 
     def shape_keys(self, rows: Ints) -> Ints:
         """The keys of the shapes of some rows, see `Shapes.key`."""
-        keys: Ints = (self.code[rows] << 24) | (self.unit[rows] << 8) | self.form[rows]
+        keys: Ints = (self.code[rows] << 32) | (self.unit[rows] << 8) | self.form[rows]
         return keys
 
 

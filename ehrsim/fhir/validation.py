@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import orjson
 
 from ehrsim.errors import GateError
 from ehrsim.fhir.batches import Batch
+from ehrsim.fhir.fragments import Resource, encoded
 from ehrsim.fhir.report import ExportReport
 
 Validate = Literal["none", "sample", "all"]
@@ -30,20 +31,30 @@ class Validator:
         self._seen: set[tuple[str, int]] = set()
         self._drawn = 0
 
+    def check(self, resources: Iterable[Resource]) -> None:
+        """Validate resources that are few; raises `GateError` for one that is not valid."""
+        if self._extent != "none":
+            for resource in resources:
+                self._validate(encoded(resource))
+
     def checked(self, batch: Batch, lines: Iterator[bytes]) -> Iterator[bytes]:
         """The lines of a batch, those picked validated as they pass; raises `GateError` for one that is not valid."""
         if self._extent == "none":
             return lines
         picked = set(range(len(batch.ids))) if self._extent == "all" else self._sample(batch)
-        return self._checking(batch, lines, picked)
+        return self._checking(lines, picked)
 
-    def _checking(self, batch: Batch, lines: Iterator[bytes], picked: set[int]) -> Iterator[bytes]:
+    def _checking(self, lines: Iterator[bytes], picked: set[int]) -> Iterator[bytes]:
         for number, line in enumerate(lines):
             if number in picked:
-                validate(orjson.loads(line))
-                validated = self._report.validated
-                validated[batch.resource_type] = validated.get(batch.resource_type, 0) + 1
+                self._validate(line)
             yield line
+
+    def _validate(self, line: bytes) -> None:
+        resource = orjson.loads(line)
+        validate(resource)
+        counts, name = self._report.validated, resource["resourceType"]
+        counts[name] = counts.get(name, 0) + 1
 
     def _sample(self, batch: Batch) -> set[int]:
         shapes, first = np.unique(batch.shapes, return_index=True)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal
 
 import orjson
 
 from ehrsim.fhir.batches import Batch
-from ehrsim.fhir.fragments import Fragment, Labels
-from ehrsim.fhir.places import ORGANIZATIONS, place_resources
+from ehrsim.fhir.fragments import Fragment, Resource, encoded
 from ehrsim.fhir.table import Table
 
 Format = Literal["ndjson", "transaction", "collection"]
@@ -32,8 +31,6 @@ TYPES = (
     "Location",
     "Practitioner",
 )
-PLACES = ("Organization", "Location", "Practitioner")
-"""Types of the resources that patients share."""
 BUFFER = 1 << 18
 
 
@@ -42,30 +39,11 @@ def prefixes(format: Format) -> dict[str, str]:
     return {name: f"{name}/" if format == "ndjson" else "urn:uuid:" for name in TYPES}
 
 
-encoded = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
-"""A resource as JSON, ended by a line feed (white space in a bundle)."""
-
-
-class Writer(Protocol):
-    """Writes the batches of one group of subjects after another; `counts` are the resources written by type."""
-
-    counts: dict[str, int]
-
-    def write(self, batch: Batch, lines: Iterator[bytes]) -> None:
-        """Write a batch, whose resources `lines` are the JSON of."""
-
-    def end_group(self, table: Table, places: list[int]) -> None:
-        """All batches of a group were written; `places` is the number of the place of each subject."""
-
-    def finish(self) -> None:
-        """All groups were written."""
-
-
 class NdjsonWriter:
-    """One file a resource type, in the layout of FHIR Bulk Data."""
+    """One file a resource type, in the layout of FHIR Bulk Data; `counts` are the resources written by type."""
 
-    def __init__(self, folder: Path, labels: Labels, stack: ExitStack) -> None:
-        self._folder, self._labels, self._stack = folder, labels, stack
+    def __init__(self, folder: Path, places: list[list[Resource]], stack: ExitStack) -> None:
+        self._folder, self._places, self._stack = folder, places, stack
         self._files: dict[str, BinaryIO] = {}
         self.counts: dict[str, int] = {}
 
@@ -79,10 +57,9 @@ class NdjsonWriter:
 
     def finish(self) -> None:
         """Write the places."""
-        for number in range(ORGANIZATIONS):
-            for resource in place_resources(number, self._labels, prefixes("ndjson")):
-                self._file(resource["resourceType"]).write(encoded(resource))
-                self._count(resource["resourceType"], 1)
+        for resource in chain.from_iterable(self._places):
+            self._file(resource["resourceType"]).write(encoded(resource))
+            self._count(resource["resourceType"], 1)
 
     def _file(self, resource_type: str) -> BinaryIO:
         if resource_type not in self._files:
@@ -95,19 +72,15 @@ class NdjsonWriter:
 
 
 class BundleWriter:
-    """One bundle a patient, named by the subject id, with all that it refers to."""
+    """One bundle a patient, named by the subject id, with all that it refers to; `counts` as for NDJSON."""
 
-    def __init__(self, folder: Path, labels: Labels, format: Format) -> None:
-        self._folder, self._format = folder, format
+    def __init__(self, folder: Path, places: list[list[Resource]], meta: Fragment, format: Format) -> None:
+        self._folder, self._meta, self._format = folder, meta, format
         self._entries: dict[int, list[Fragment]] = {}
-        self._meta = labels.meta()
-        prefix = prefixes(format)
+        self._types = [[resource["resourceType"] for resource in place] for place in places]
         self._places = [
-            [
-                (resource["resourceType"], self._entry(resource["resourceType"], resource["id"], encoded(resource)))
-                for resource in place_resources(number, labels, prefix)
-            ]
-            for number in range(ORGANIZATIONS)
+            [self._entry(resource["resourceType"], resource["id"], encoded(resource)) for resource in place]
+            for place in places
         ]
         self.counts: dict[str, int] = {}
 
@@ -120,10 +93,9 @@ class BundleWriter:
     def end_group(self, table: Table, places: list[int]) -> None:
         """Write the bundles of a group."""
         for subject, (number, place) in enumerate(zip(table.subjects.tolist(), places, strict=True)):
-            shared = self._places[place]
-            for resource_type, _ in shared:
+            for resource_type in self._types[place]:
                 self._count(resource_type, 1)
-            entries = [entry for _, entry in shared] + self._entries.pop(subject)
+            entries = self._places[place] + self._entries.pop(subject)
             bundle = {"resourceType": "Bundle", "meta": self._meta, "type": self._format, "entry": entries}
             (self._folder / f"{number}.json").write_bytes(orjson.dumps(bundle))
 

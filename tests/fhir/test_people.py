@@ -4,10 +4,10 @@ import orjson
 import pytest
 
 from ehrsim.fhir import people
-from ehrsim.fhir.fragments import Labels
+from ehrsim.fhir.fragments import Labels, encoded
 from ehrsim.fhir.places import ORGANIZATIONS, place_resources, places
 from ehrsim.fhir.validation import validate
-from ehrsim.fhir.writers import encoded, prefixes
+from ehrsim.fhir.writers import prefixes
 
 
 def _luhn(digits: str) -> bool:

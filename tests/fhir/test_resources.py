@@ -6,11 +6,10 @@ import orjson
 import pytest
 
 from ehrsim.fhir import profiles
-from ehrsim.fhir.fragments import Fragment, Labels, concept, fragment
+from ehrsim.fhir.fragments import Fragment, Labels, concept, encoded, fragment
 from ehrsim.fhir.resources import MAPPINGS, blood_pressure
 from ehrsim.fhir.shapes import CODED, ENDED, IN_VISIT, NUMERIC, TEXT, TIMED, Shapes, may_hold_answer, pressure_shape
 from ehrsim.fhir.validation import validate
-from ehrsim.fhir.writers import encoded
 
 LABELS = Labels("urn:uuid:01234567-89ab-8def-8fed-cba987654321")
 UUID = "01234567-89ab-8def-8fed-cba987654321"
