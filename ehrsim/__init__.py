@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ehrsim.fhir import export_fhir
     from ehrsim.importers import import_events
     from ehrsim.runs import load
-    from ehrsim.sampling import generate
+    from ehrsim.sampling.generate import generate
     from ehrsim.training import fit
 
 __all__ = [

@@ -25,8 +25,8 @@ import orjson
 import polars as pl
 from safetensors.numpy import save_file
 
-from ehrsim import events as event_table
 from ehrsim import codes, likelihood, models, runs, vocabulary
+from ehrsim import events as event_table
 from ehrsim.batch import Batch, Sizes
 from ehrsim.errors import InputError, RunError, UsageError
 from ehrsim.outputs import atomic_file

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from ehrsim.cli.commands import Overwrite, Seed
 from ehrsim.cli.progress import bars
 from ehrsim.errors import UsageError
+
+if TYPE_CHECKING:
+    from ehrsim.fhir.writers import Format
 
 REFERENCE_PEOPLE = 2_000
 TRAINING_STEPS = 350
@@ -49,7 +52,8 @@ def demo(
         print(f"2  run                    {run}  tuning loss {loss:.2f} nats a visit at step {step:,}")
         generate_to(run, cohort, patients, seed=seed, overwrite=overwrite, progress=progress)
         print(f"3  simulated patients     {cohort}  {patients:,} patients")
-        for name, form in (("ndjson", "ndjson"), ("bundles", "transaction")):
+        forms: tuple[tuple[str, Format], ...] = (("ndjson", "ndjson"), ("bundles", "transaction"))
+        for name, form in forms:
             report = export_fhir(
                 cohort, out / "fhir" / name, format=form, seed=seed, overwrite=overwrite, progress=progress
             )

@@ -107,9 +107,9 @@ def _metadata(source: Path, report: ImportReport) -> None:
                 f"{name_of(path)}: column `split` holds `{unknown['split'][0]}`",
                 hint=f"expected {', '.join(events.SPLITS)}",
             )
-        report.source_splits = dict(splits.iter_rows())
+        report.tables.splits = dict(splits.iter_rows())
     if (folder / "codes.parquet").is_file():
-        report.code_table.append(events.read_code_table(folder / "codes.parquet"))
+        report.tables.codes.append(events.read_code_table(folder / "codes.parquet"))
 
 
 def _canonical_dialect(frame: pl.DataFrame, report: ImportReport, *, hinted: bool) -> pl.DataFrame:

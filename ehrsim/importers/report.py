@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -16,7 +18,17 @@ class Count(msgspec.Struct):
     example: str
 
 
-class ImportReport(msgspec.Struct):
+@dataclass
+class SourceTables:
+    """What a source says of its subjects and codes besides its events."""
+
+    splits: dict[int, str] = field(default_factory=dict)
+    """The split of each subject, where the source has splits of its own."""
+    codes: list[pl.DataFrame] = field(default_factory=list)
+    """Code tables (code, description, parent_codes)."""
+
+
+class ImportReport(msgspec.Struct, dict=True):
     """The report of one import; written to `metadata/import.json` of the imported data set.
 
     `skipped` rows are not in the result, `changed` ones are in it altered, `findings` are oddities left as they are.
@@ -35,10 +47,11 @@ class ImportReport(msgspec.Struct):
     changed: dict[str, Count] = {}
     findings: dict[str, Count] = {}
     splits: dict[str, int] = {}
-    source_splits: dict[int, str] = {}
-    """Splits that the source itself gave, by subject; not written out."""
-    code_table: list[pl.DataFrame] = []
-    """Code tables (code, description, parent_codes) that the source itself gave; not written out."""
+
+    @cached_property
+    def tables(self) -> SourceTables:
+        """Tables of the source that importers leave here for the writer; no part of the report as written."""
+        return SourceTables()
 
     def skip(self, reason: str, count: int = 1, example: object = "") -> None:
         """Count rows that are left out."""
@@ -59,10 +72,7 @@ class ImportReport(msgspec.Struct):
 
     def to_json(self) -> dict[str, object]:
         """The report as plain JSON values, sorted by count."""
-        hidden = ("source_splits", "code_table")
-        plain: dict[str, object] = {
-            name: msgspec.to_builtins(getattr(self, name)) for name in self.__struct_fields__ if name not in hidden
-        }
+        plain: dict[str, object] = msgspec.to_builtins(self)
         for name in ("systems", "kinds"):
             plain[name] = dict(sorted(getattr(self, name).items(), key=lambda item: (-item[1], item[0])))
         return plain

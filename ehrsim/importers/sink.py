@@ -49,7 +49,7 @@ def write_batches(
         if not writer.events:
             raise InputError(f"{report.source} holds no usable event", hint=_why(report))
         report.events, report.subjects = writer.events, writer.subjects
-        writer.add_codes(report.code_table)
+        writer.add_codes(report.tables.codes)
         path = writer.metadata_path("import.json")
         path.write_bytes(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2))
 
@@ -105,9 +105,9 @@ def _write_part(files: list[Path], writer: EventWriter, report: ImportReport, he
 
 def _splits(subjects: pl.Series, report: ImportReport, held_out: float) -> pl.Series:
     """The source's own splits where it has them, with `held_out` cut from its training subjects; else by hash."""
-    if not report.source_splits:
+    if not report.tables.splits:
         return events.split_of(subjects, held_out=held_out)
-    known = [report.source_splits.get(subject) for subject in subjects]
+    known = [report.tables.splits.get(subject) for subject in subjects]
     report.find("subject in none of the source's splits, put to train", known.count(None), "")
     given = pl.Series(known, dtype=pl.String).fill_null("train")
     cut = events.split_of(subjects, tuning=0.0, held_out=held_out) == "held_out"

@@ -1,4 +1,4 @@
-"""What is written at each visit, as rows of numbers: diagnoses, procedures, prescriptions, vaccines, panels, answers."""
+"""What is written at each visit, as rows of numbers: diagnoses, procedures, drugs, vaccines, panels and answers."""
 
 from __future__ import annotations
 
