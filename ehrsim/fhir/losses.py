@@ -99,14 +99,10 @@ def _count_visits(table: Table, shapes: Shapes, report: ExportReport) -> None:
 
 
 def _count_codes(table: Table, shapes: Shapes, report: ExportReport) -> None:
-    """Count codes and units that are written as others."""
+    """Count codes that are written as others."""
     for reason in sorted({code.change for code in shapes.codes if code.change}):
         changed = np.array([code.change == reason for code in shapes.codes], dtype=np.bool_)
         _change(table, report, reason, np.flatnonzero(changed[table.code]))
-    vital = np.array([code.system == "LOINC" and code.value in profiles.VITAL_SIGNS for code in shapes.codes])
-    respelled = np.array([unit in profiles.EQUIVALENT_UNITS for unit in shapes.units])
-    rows = np.flatnonzero(vital[table.code] & respelled[table.unit] & ((table.form & NUMERIC) != 0))
-    _change(table, report, "unit of a vital sign in the spelling of its profile", rows)
 
 
 def _named(kind: str) -> str:

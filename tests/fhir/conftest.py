@@ -87,6 +87,7 @@ def every_row() -> pl.DataFrame:
         _row(2, END, "LOINC//8480-6", value=16, unit="kPa", visit=1),
         _row(2, START, "LOINC//8867-4", value=60, unit="/min", visit=1),
         _row(2, START, "LOINC//8867-4", text="irregular", visit=1),
+        _row(2, END, "LOINC//8867-4", value=61, unit="{beats}/min", visit=1),
         _row(2, START, "LOINC//29463-7", value=70.1, unit="kg", visit=1),
         _row(2, START, "LOINC//29463-7", value=11, unit="[stone_av]", visit=1),
         _row(2, None, "LOINC//8302-2", value=180, unit="cm"),
