@@ -156,4 +156,6 @@ def _bad_curves(family: Family) -> list[str]:
             problems.append(f"{name}: a curve has {len(curve.ages)} ages but {[len(v) for v in sexes]} values")
         if sorted(curve.ages) != curve.ages:
             problems.append(f"{name}: ages of a curve do not increase")
+        if not all(value >= 0 for values in sexes for value in values):
+            problems.append(f"{name}: a curve has a negative value, or one that is no number")
     return problems

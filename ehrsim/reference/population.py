@@ -33,7 +33,7 @@ def population(n: int, *, seed: int = 0, first: int = 0, reference_date: date = 
     followed from birth to death or to `reference_date`. Raises `UsageError` for a negative number.
     """
     frames = list(blocks(n, seed=seed, first=first, reference_date=reference_date))
-    return pl.concat(frames) if frames else _frame(simulate(draw_people(0, 0, seed)), reference_date)
+    return pl.concat(frames) if frames else next(blocks(1, reference_date=reference_date)).clear()
 
 
 def blocks(

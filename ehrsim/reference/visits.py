@@ -74,7 +74,9 @@ def clinic(observed: Observed, person: Ints, age: Floats, visit_type: str, reaso
     """Appointments in office hours on or soon after an age; `virtual` (0 or 1) ones are by video and shorter."""
     book = codebook()
     keys = observed.keys[person]
-    start = office_hours(observed.birth[person] + minutes(age), keys, "clinic")
+    birth = observed.birth[person]
+    start = office_hours(birth + minutes(age), keys, "clinic")
+    start = np.where(start < birth, next_working_day(start + MINUTES_PER_DAY), start)
     quarters = 1 + np.floor(uniform(keys, "clinic length", start) * 3).astype(np.int64)
     length = np.where(virtual == 1, 15, 15 + 15 * quarters)
     kind = np.where(virtual == 1, book.of("visit_type", VIRTUAL_TYPE), book.of("visit_type", visit_type))
