@@ -10,7 +10,8 @@ import polars as pl
 
 from ehrsim.fhir import identity, profiles
 from ehrsim.fhir.encounters import Place, encounters
-from ehrsim.fhir.fragments import Fragment, Labels, Resource, fragment
+from ehrsim.fhir.fragments import Fragment, Labels, Resource, fragment, reference
+from ehrsim.fhir.links import Links
 from ehrsim.fhir.losses import is_bare_panel
 from ehrsim.fhir.patients import PatientLinks, demographics, patient, provenance
 from ehrsim.fhir.places import ORGANIZATIONS, PRACTITIONERS_EACH, places
@@ -31,62 +32,19 @@ class Batch(NamedTuple):
     resources: Iterator[Resource]
 
 
-class Links(NamedTuple):
-    """References of a group: encoded once for each subject and each visit."""
-
-    prefix: dict[str, str]
-    subject_ids: list[str]
-    visit_ids: list[str]
-    subjects: Objects
-    visits: Objects
-    """One more than there are visits: the last, None, is for events outside any."""
-    place: Ints
-    """The number of the place of each subject."""
-    practitioner: Ints
-    """The number among the practitioners of its place, of each visit, then of each subject."""
-    practitioners: Objects
-    """References to practitioners, shape (places, practitioners)."""
-
-
-def link(table: Table, prefix: dict[str, str]) -> Links:
-    """The references that the resources of a table share; `prefix` stands before the id for each resource type."""
-    subject_ids, visit_ids = identity.uuids(table.subject_lanes), identity.uuids(table.visits.lanes)
-    subjects = [_reference(prefix["Patient"] + uuid) for uuid in subject_ids]
-    visits = [_reference(prefix["Encounter"] + uuid) for uuid in visit_ids]
-    chosen = np.concatenate([table.visits.lanes[:, 0], table.subject_lanes[:, 1]]) % np.uint64(PRACTITIONERS_EACH)
-    practitioners = [_reference(prefix["Practitioner"] + uuid) for place in places() for uuid in place.practitioners]
-    return Links(
-        prefix,
-        subject_ids,
-        visit_ids,
-        objects(subjects),
-        objects([*visits, None]),
-        (table.subject_lanes[:, 0] % np.uint64(ORGANIZATIONS)).astype(np.int64),
-        chosen.astype(np.int64),
-        objects(practitioners).reshape(ORGANIZATIONS, PRACTITIONERS_EACH),
-    )
-
-
-def _reference(target: str, display: str | None = None) -> Fragment:
-    if display:
-        return fragment({"reference": target, "display": display})
-    return Fragment(f'{{"reference":"{target}"}}'.encode())
-
-
 def batches(table: Table, shapes: Shapes, links: Links) -> Iterator[Batch]:
     """All resources of a table, but for the places."""
     yield _patients(table, shapes, links)
     yield _encounters(table, shapes, links)
     pressures = blood_pressures(table, shapes)
-    single = np.isin(table.kind, [NUMBER_OF[kind] for kind in MAPPINGS]) & ~is_bare_panel(table, shapes)
-    single[pressures[(pressures >= 0).all(axis=1), 1]] = False
-    ids = np.full(len(table.kind), None, dtype=object)
-    ids[single] = identity.uuids(table.lanes[single])
-    single[pressures[pressures >= 0]] = False
+    ids = _ids(table, shapes, pressures)
     if len(pressures):
         yield _blood_pressures(table, pressures, ids, links, shapes.labels)
+    paired = np.zeros(len(table.kind), dtype=np.bool_)
+    paired[pressures[pressures >= 0]] = True
     for kind, mapping in MAPPINGS.items():
-        rows = np.flatnonzero(single & (table.kind == NUMBER_OF[kind]))
+        rows = table.rows_of(kind)
+        rows = rows[_has_id(ids, rows) & ~paired[rows]]
         if len(rows):
             keys = table.shape_keys(rows)
             more = _results(table, shapes, rows, ids, links) if kind == "panel" else _practitioners(table, rows, links)
@@ -95,6 +53,20 @@ def batches(table: Table, shapes: Shapes, links: Links) -> Iterator[Batch]:
                 mapping.resource_type, ids[rows].tolist(), table.subject[rows], keys, map(mapping.build, events)
             )
     yield _provenances(table, links, shapes.labels)
+
+
+def _ids(table: Table, shapes: Shapes, pressures: Ints) -> Objects:
+    """The id of the resource of each event, None for an event that has none of its own."""
+    own = np.isin(table.kind, [NUMBER_OF[kind] for kind in MAPPINGS]) & ~is_bare_panel(table, shapes)
+    own[pressures[(pressures >= 0).all(axis=1), 1]] = False
+    ids = np.full(len(table.kind), None, dtype=object)
+    ids[own] = identity.uuids(table.lanes[own])
+    return ids
+
+
+def _has_id(ids: Objects, rows: Ints) -> Mask:
+    mask: Mask = ids[rows] != None  # noqa: E711, compares element by element
+    return mask
 
 
 def _events(
@@ -128,7 +100,7 @@ def _patients(table: Table, shapes: Shapes, links: Links) -> Batch:
     count = len(table.subjects)
     own = links.practitioner[len(links.visit_ids) :]
     prefix = links.prefix["Organization"]
-    organizations = [_reference(prefix + place.organization, place.name) for place in places()]
+    organizations = [reference(prefix + place.organization, place.name) for place in places()]
     of_subject = [
         PatientLinks(links.practitioners[place, each], organizations[place])
         for place, each in zip(links.place.tolist(), own.tolist(), strict=True)
@@ -161,7 +133,7 @@ def _visit_place(number: int, practitioner: int, links: Links) -> Place:
     return Place(
         fragment([{"individual": individual}]),
         fragment([{"location": {"reference": prefix["Location"] + place.location}}]),
-        _reference(prefix["Organization"] + place.organization, place.name),
+        reference(prefix["Organization"] + place.organization, place.name),
     )
 
 
@@ -223,7 +195,7 @@ def _blood_pressures(table: Table, pairs: Ints, ids: Objects, links: Links, labe
 def _results(table: Table, shapes: Shapes, rows: Ints, ids: Objects, links: Links) -> list[Fragment | None]:
     """Lists of references to the results of each panel: the observations of its moment that belong to it."""
     observed = table.rows_of("observation")
-    observed = observed[ids[observed] != None]  # noqa: E711, elementwise
+    observed = observed[_has_id(ids, observed)]
     members = _members(shapes, table.code[rows], table.code[observed])
     observed = observed[np.isin(table.code[observed], members["code"].to_numpy())]
     at_panels = _moments(table, rows, "panel").with_columns(panel_code=table.code[rows])
@@ -266,8 +238,8 @@ def _provenances(table: Table, links: Links, labels: Labels) -> Batch:
         time=pl.max_horizontal(table.frame["time"], table.frame["end_time"])
     )
     last = latest.group_by("subject", maintain_order=True).agg(pl.col("time").max())["time"]
-    organizations = [_reference(links.prefix["Organization"] + place.organization, place.name) for place in places()]
-    targets = [_reference(links.prefix["Patient"] + uuid) for uuid in links.subject_ids]
+    organizations = [reference(links.prefix["Organization"] + place.organization, place.name) for place in places()]
+    targets = [reference(links.prefix["Patient"] + uuid) for uuid in links.subject_ids]
     whose = [organizations[place] for place in links.place.tolist()]
     columns = (ids, targets, whose, date_times(last).tolist())
     resources = map(provenance, *columns, [labels] * len(ids))

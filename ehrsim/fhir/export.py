@@ -10,9 +10,10 @@ from typing import get_args
 from ehrsim import codes
 from ehrsim.errors import UsageError
 from ehrsim.fhir import groups, identity
-from ehrsim.fhir.batches import batches, link
+from ehrsim.fhir.batches import batches
 from ehrsim.fhir.fragments import Labels, Resource, encoded
 from ehrsim.fhir.groups import Events
+from ehrsim.fhir.links import link
 from ehrsim.fhir.losses import count_losses
 from ehrsim.fhir.places import ORGANIZATIONS, place_resources
 from ehrsim.fhir.report import ExportReport

@@ -31,6 +31,13 @@ encoded = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
 """A resource as JSON, ended by a line feed (white space in a bundle)."""
 
 
+def reference(target: str, display: str | None = None) -> Fragment:
+    """A Reference, encoded."""
+    if display:
+        return fragment({"reference": target, "display": display})
+    return Fragment(f'{{"reference":"{target}"}}'.encode())
+
+
 def coding(system: str, code: str, display: str) -> dict[str, str]:
     """A FHIR Coding."""
     return {"system": system, "code": code, "display": display}

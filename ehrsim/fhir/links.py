@@ -1,0 +1,48 @@
+"""The references that the resources of a group share: to patients, encounters, practitioners and organisations."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ehrsim.fhir import identity
+from ehrsim.fhir.fragments import reference
+from ehrsim.fhir.places import ORGANIZATIONS, PRACTITIONERS_EACH, places
+from ehrsim.fhir.table import Ints, Objects, Table, objects
+
+
+class Links(NamedTuple):
+    """References of a group: encoded once for each subject and each visit."""
+
+    prefix: dict[str, str]
+    subject_ids: list[str]
+    visit_ids: list[str]
+    subjects: Objects
+    visits: Objects
+    """One more than there are visits: the last, None, is for events outside any."""
+    place: Ints
+    """The number of the place of each subject."""
+    practitioner: Ints
+    """The number among the practitioners of its place, of each visit, then of each subject."""
+    practitioners: Objects
+    """References to practitioners, shape (places, practitioners)."""
+
+
+def link(table: Table, prefix: dict[str, str]) -> Links:
+    """The references that the resources of a table share; `prefix` stands before the id for each resource type."""
+    subject_ids, visit_ids = identity.uuids(table.subject_lanes), identity.uuids(table.visits.lanes)
+    subjects = [reference(prefix["Patient"] + uuid) for uuid in subject_ids]
+    visits = [reference(prefix["Encounter"] + uuid) for uuid in visit_ids]
+    chosen = np.concatenate([table.visits.lanes[:, 0], table.subject_lanes[:, 1]]) % np.uint64(PRACTITIONERS_EACH)
+    practitioners = [reference(prefix["Practitioner"] + uuid) for place in places() for uuid in place.practitioners]
+    return Links(
+        prefix,
+        subject_ids,
+        visit_ids,
+        objects(subjects),
+        objects([*visits, None]),
+        (table.subject_lanes[:, 0] % np.uint64(ORGANIZATIONS)).astype(np.int64),
+        chosen.astype(np.int64),
+        objects(practitioners).reshape(ORGANIZATIONS, PRACTITIONERS_EACH),
+    )
