@@ -364,6 +364,13 @@ def test_shards_written_apart_are_adopted(tiny_events, tmp_path):
     assert_frame_equal(events.read_events(tmp_path / "set", "held_out").collect(), tiny_events)
 
 
+def test_shards_are_read_in_the_order_they_were_written(tmp_path):
+    with events.event_writer(tmp_path / "set", {}) as writer:
+        for subject in range(12):
+            writer.write(table([{"subject_id": subject}]), "train")
+    assert events.read_events(tmp_path / "set").collect()["subject_id"].to_list() == list(range(12))
+
+
 def test_a_broken_writer_leaves_nothing(tiny_events, tmp_path):
     with pytest.raises(RuntimeError), events.event_writer(tmp_path / "set", {}) as writer:
         writer.write(tiny_events, "train")

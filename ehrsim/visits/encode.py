@@ -1,10 +1,10 @@
 """Events to visit sequences.
 
 Steps are the events of one visit on one day (or in one finer bin); events outside any visit form steps of their own.
-Lossless for codes of the vocabulary but for this: times are rounded down to the second, only the first birth, death,
-end of observation, visit start and visit end count, an end without its start is left out, visit ends take the usual
-form of their visit type, and births, deaths, static facts and visit bounds keep their code and time alone. The report
-counts all but the rounding.
+Lossless for codes of the vocabulary but for this: times are rounded down to the second; only the first birth, death,
+end of observation and visit start, and the last visit end, count; an end without its start is left out; visit ends take
+the usual form of their visit type; births, deaths, static facts and visit bounds keep their code and time alone. The
+report counts all but the rounding.
 """
 
 from __future__ import annotations

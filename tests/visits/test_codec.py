@@ -118,6 +118,18 @@ def test_what_is_left_out_is_counted_by_reason():
     assert decode(sequences, words).height == table.height - sum(said.left_out.values())
 
 
+def test_a_visit_lasts_from_its_first_start_to_its_last_end():
+    table = rows(
+        (1, "2020-01-01T08:00", "VISIT_START//IMP", {"visit_id": 1}),
+        (1, "2020-01-02T08:00", "VISIT_START//IMP", {"visit_id": 1}),
+        (1, "2020-01-03T08:00", "VISIT_END//IMP", {"visit_id": 1}),
+        (1, "2020-01-04T08:00", "VISIT_END//IMP", {"visit_id": 1}),
+    )
+    sequences, said, words = coded(table)
+    assert sum(said.left_out.values()) == 2
+    assert_frame_equal(decode(sequences, words), table[[0, 3]])
+
+
 def test_what_is_altered_is_counted_by_reason():
     table = rows(
         (1, None, "GENDER//male", {"numeric_value": 1.0}),

@@ -90,6 +90,11 @@ def test_precision_is_that_of_the_data(name):
     np.testing.assert_array_equal(drawn, np.round(drawn.astype(np.float64), decimals).astype(np.float32))
 
 
+def test_quantiles_are_values_that_were_observed():
+    for sample in SAMPLES.values():
+        assert np.isin(scale_of(sample).knots[1], sample.astype(np.float32)).all()
+
+
 def test_a_tie_takes_the_ranks_of_its_share():
     scale = scale_of(SAMPLES["few"])
     low, high = ranks(scale, [1.0], dither=0.0)[0], ranks(scale, [1.0], dither=0.999)[0]

@@ -127,6 +127,7 @@ def test_steps_after_death_and_patients_without_time_are_counted():
     rows = [
         (1, 0, "MEDS_BIRTH"),
         (1, 100 * DAY, "LOINC//1"),
+        (1, 200 * DAY, "LOINC//1"),
         (1, 200 * DAY, "MEDS_DEATH"),
         (1, 300 * DAY, "LOINC//1"),
         (1, 400 * DAY, "LOINC//1"),
@@ -139,9 +140,9 @@ def test_steps_after_death_and_patients_without_time_are_counted():
     frame = frame.with_columns((pl.col("time") * 1_000_000).cast(pl.Datetime("us")))
     _, sequences, _, size, table, report = tabled(events.conform(frame))
     assert (report.patients_without_time, report.steps_after_death, report.steps_split) == (2, 2, 0)
-    assert np.diff(table.step_offsets).tolist() == [2, 1]
-    assert table.visit.kind.tolist() == [0, size.death, size.end]
-    assert table.visit.codes.tolist()[0][0] == 1
+    assert np.diff(table.step_offsets).tolist() == [3, 1]
+    assert table.visit.kind.tolist() == [0, 0, size.death, size.end]
+    assert table.visit.codes[:, 0].tolist() == [1, 1, 0, 0]
     assert sequences.patients == 4
 
 
