@@ -131,8 +131,9 @@ def _first_told(
     """Rows of the events without those that repeat an earlier one of the same visit (`owner`) in every column."""
     columns = (time, owner, code.astype(np.int64), value.view(np.int32).astype(np.int64), duration)
     order = np.lexsort(columns[:3])
-    close = np.logical_and.reduce([np.diff(column[order]) == 0 for column in columns[:3]])
-    suspect = order[np.append(close, False) | np.append(False, close)]
+    close = np.zeros(len(order) + 1, bool)
+    close[1:-1] = np.logical_and.reduce([np.diff(column[order]) == 0 for column in columns[:3]])
+    suspect = order[close[1:] | close[:-1]]
     _, first = np.unique(np.stack([column[suspect] for column in columns], axis=1), axis=0, return_index=True)
     repeated = np.ones(len(suspect), bool)
     repeated[first] = False
