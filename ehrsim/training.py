@@ -237,14 +237,14 @@ def _prepare(work: Path, out: Path, *, resume: bool, overwrite: bool) -> None:
         raise UsageError(f"output {out} exists already", hint="name another --out, or pass --overwrite")
     if not resume:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _pin(work: Path, config: RunConfig, data: Data) -> None:
+    """Note what is being trained; refuse to resume anything else. The first thing written, once the data are good."""
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {work}: {error.strerror}") from error
-
-
-def _pin(work: Path, config: RunConfig, data: Data) -> None:
-    """Note what is being trained; refuse to resume anything else."""
     note = orjson.dumps([msgspec.to_builtins(config), data.provenance["data"]], option=orjson.OPT_SORT_KEYS)
     path = work / "training.json"
     if path.is_file() and path.read_bytes() != note:
