@@ -1,5 +1,6 @@
 """Training: the same bytes each time, also after a kill; stops early; refuses what it cannot go on with."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,11 +35,19 @@ def stopping_at(step: int):
     return progress
 
 
-@pytest.fixture
-def interrupted(tiny_events, tiny_training, tmp_path) -> Path:
-    """Where a training was to go that was interrupted at step 25, the last checkpoint being that of step 20."""
+@pytest.fixture(scope="module")
+def interrupted_once(tiny_events, tiny_training, tmp_path_factory) -> Path:
+    """The working folder of a training that was interrupted at step 25, the last checkpoint being that of step 20."""
+    folder = tmp_path_factory.mktemp("interrupted")
     with pytest.raises(Interrupted):
-        fit(tiny_events, tmp_path / "run", model="markov", training=tiny_training, progress=stopping_at(25))
+        fit(tiny_events, folder / "run", model="markov", training=tiny_training, progress=stopping_at(25))
+    return folder / "run.training"
+
+
+@pytest.fixture
+def interrupted(interrupted_once, tmp_path) -> Path:
+    """Where an interrupted training was to go."""
+    shutil.copytree(interrupted_once, tmp_path / "run.training")
     return tmp_path / "run"
 
 

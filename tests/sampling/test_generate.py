@@ -60,7 +60,7 @@ def test_values_have_the_precision_of_their_code(cohort, tiny_events):
     assert (whole == whole.round()).all()
 
 
-@pytest.mark.parametrize("slots", [8, 64])
+@pytest.mark.parametrize("slots", [8, pytest.param(64, marks=pytest.mark.slow)])
 def test_slots_change_nothing(slots, tiny_run, cohort):
     assert generate(tiny_run("markov").folder, 100, seed=3, slots=slots).collect().equals(cohort)
 
