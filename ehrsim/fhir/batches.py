@@ -37,17 +37,23 @@ def batches(table: Table, shapes: Shapes, links: Links) -> Iterator[Batch]:
     yield _patients(table, shapes, links)
     yield _encounters(table, shapes, links)
     pressures = blood_pressures(table, shapes)
-    ids = _ids(table, shapes, pressures)
+    own = _has_resource(table, shapes, pressures)
+    ids = np.full(len(table.kind), None, dtype=object)
+    ids[own] = identity.uuids(table.lanes[own])
     if len(pressures):
         yield _blood_pressures(table, pressures, ids, links, shapes.labels)
-    paired = np.zeros(len(table.kind), dtype=np.bool_)
-    paired[pressures[pressures >= 0]] = True
+    single = own.copy()
+    single[pressures[pressures >= 0]] = False
     for kind, mapping in MAPPINGS.items():
         rows = table.rows_of(kind)
-        rows = rows[_has_id(ids, rows) & ~paired[rows]]
+        rows = rows[single[rows]]
         if len(rows):
             keys = table.shape_keys(rows)
-            more = _results(table, shapes, rows, ids, links) if kind == "panel" else _practitioners(table, rows, links)
+            more = (
+                _results(table, shapes, rows, own, ids, links)
+                if kind == "panel"
+                else _practitioners(table, rows, links)
+            )
             events = _events(table, shapes, rows, ids, keys, links, more)
             yield Batch(
                 mapping.resource_type, ids[rows].tolist(), table.subject[rows], keys, map(mapping.build, events)
@@ -55,17 +61,10 @@ def batches(table: Table, shapes: Shapes, links: Links) -> Iterator[Batch]:
     yield _provenances(table, links, shapes.labels)
 
 
-def _ids(table: Table, shapes: Shapes, pressures: Ints) -> Objects:
-    """The id of the resource of each event, None for an event that has none of its own."""
-    own = np.isin(table.kind, [NUMBER_OF[kind] for kind in MAPPINGS]) & ~is_bare_panel(table, shapes)
-    own[pressures[(pressures >= 0).all(axis=1), 1]] = False
-    ids = np.full(len(table.kind), None, dtype=object)
-    ids[own] = identity.uuids(table.lanes[own])
-    return ids
-
-
-def _has_id(ids: Objects, rows: Ints) -> Mask:
-    mask: Mask = ids[rows] != None  # noqa: E711, compares element by element
+def _has_resource(table: Table, shapes: Shapes, pressures: Ints) -> Mask:
+    """Which events give their id to a resource: of a kind that has one, and not the second of a blood pressure."""
+    mask: Mask = np.isin(table.kind, [NUMBER_OF[kind] for kind in MAPPINGS]) & ~is_bare_panel(table, shapes)
+    mask[pressures[(pressures >= 0).all(axis=1), 1]] = False
     return mask
 
 
@@ -192,10 +191,13 @@ def _blood_pressures(table: Table, pairs: Ints, ids: Objects, links: Links, labe
     return Batch("Observation", own, subject, forms, map(blood_pressure, events))
 
 
-def _results(table: Table, shapes: Shapes, rows: Ints, ids: Objects, links: Links) -> list[Fragment | None]:
-    """Lists of references to the results of each panel: the observations of its moment that belong to it."""
+def _results(table: Table, shapes: Shapes, rows: Ints, own: Mask, ids: Objects, links: Links) -> list[Fragment | None]:
+    """Lists of references to the results of each panel: the observations of its moment that belong to it.
+
+    `own` says which events have an id in `ids`.
+    """
     observed = table.rows_of("observation")
-    observed = observed[_has_id(ids, observed)]
+    observed = observed[own[observed]]
     members = _members(shapes, table.code[rows], table.code[observed])
     observed = observed[np.isin(table.code[observed], members["code"].to_numpy())]
     at_panels = _moments(table, rows, "panel").with_columns(panel_code=table.code[rows])
@@ -208,7 +210,7 @@ def _results(table: Table, shapes: Shapes, rows: Ints, ids: Objects, links: Link
     prefix = links.prefix["Observation"]
     between = f'"}},{{"reference":"{prefix}'
     return [
-        Fragment(f'[{{"reference":"{prefix}{between.join(uuids[first:end])}"}}]'.encode()) if end > first else None
+        Fragment(f'[{{"reference":"{prefix}{between.join(uuids[first:end])}"}}]') if end > first else None
         for first, end in bounds
     ]
 

@@ -10,7 +10,7 @@ import numpy as np
 from ehrsim import codes
 from ehrsim.fhir.fragments import HL7, VISIT_SYSTEM, Fragment, Labels, Resource, code_value, coding, concept, fragment
 from ehrsim.fhir.shapes import Shapes
-from ehrsim.fhir.table import Ints, Mask, Table
+from ehrsim.fhir.table import Ints, Mask, Table, objects
 
 CLASSES = {
     "AMB": "ambulatory",
@@ -170,12 +170,19 @@ def _at(column: np.ndarray[Any, Any], rows: Ints) -> list[Any]:
 
 
 def _concepts(table: Table, shapes: Shapes, kind: str) -> list[list[Fragment]]:
-    """The concepts of the types or reasons of each visit."""
+    """The concepts of the types or reasons of each visit; visits with the same single one share its list."""
     rows = table.rows_of(kind)
     rows = rows[table.visit[rows] >= 0]
-    of_visit: list[list[Fragment]] = [[] for _ in range(len(table.visits.number))]
-    for visit, code in zip(table.visit[rows].tolist(), table.code[rows].tolist(), strict=True):
-        of_visit[visit].append(shapes.codes[code].concept)
+    code = np.full(len(table.visits.number), -1)
+    code[table.visit[rows]] = table.code[rows]
+    single = objects([*([coded.concept] for coded in shapes.codes), []])
+    of_visit: list[list[Fragment]] = single[code].tolist()
+    counts = np.bincount(table.visit[rows], minlength=len(of_visit))
+    several = np.flatnonzero(counts > 1)
+    for visit in several.tolist():
+        of_visit[visit] = []
+    for row in rows[counts[table.visit[rows]] > 1].tolist():
+        of_visit[table.visit[row]].append(shapes.codes[table.code[row]].concept)
     return of_visit
 
 

@@ -35,7 +35,7 @@ def reference(target: str, display: str | None = None) -> Fragment:
     """A Reference, encoded."""
     if display:
         return fragment({"reference": target, "display": display})
-    return Fragment(f'{{"reference":"{target}"}}'.encode())
+    return Fragment(f'{{"reference":"{target}"}}')
 
 
 def coding(system: str, code: str, display: str) -> dict[str, str]:

@@ -102,26 +102,35 @@ def read(part: Part, report: ExportReport) -> pl.DataFrame:
     if not frame["subject_id"].is_sorted():
         frame = event_tables.sort(frame.lazy()).collect()
     report.events += frame.height
-    frame = _drop(frame, _blank("code") | pl.col("code").str.ends_with("//"), "no code", report)
     year = f"outside {EARLIEST_YEAR}-{LATEST_YEAR}"
-    frame = _drop(frame, _out_of_range("time"), f"time {year}", report)
-    frame = _null(frame, "end_time", _out_of_range("end_time"), f"end time {year}", report)
-    frame = _null(frame, "end_time", pl.col("end_time") < pl.col("time"), "end time before start", report)
-    frame = _null(frame, "numeric_value", ~pl.col("numeric_value").is_finite(), "NaN or infinite value", report)
-    frame = _null(frame, "text_value", _blank("text_value"), "empty text", report)
-    return _null(frame, "unit", _blank("unit"), "empty unit", report)
+    no_code = pl.col("code").is_null() | _blank("code") | pl.col("code").str.ends_with("//")
+    out_of_range = {
+        name: ~pl.col(name).dt.year().is_between(EARLIEST_YEAR, LATEST_YEAR) for name in ("time", "end_time")
+    }
+    dropped = {"no code": no_code, f"time {year}": out_of_range["time"]}
+    emptied = {
+        f"end time {year}": ("end_time", out_of_range["end_time"]),
+        "end time before start": ("end_time", pl.col("end_time") < pl.col("time")),
+        "NaN or infinite value": ("numeric_value", ~pl.col("numeric_value").is_finite()),
+        "empty text": ("text_value", _blank("text_value")),
+        "empty unit": ("unit", _blank("unit")),
+    }
+    failed = pl.any_horizontal(*dropped.values(), *(check for _, check in emptied.values())).any()
+    if not frame.select(failed).item():
+        return frame
+    for reason, check in dropped.items():
+        frame = _drop(frame, check, reason, report)
+    for reason, (column, check) in emptied.items():
+        frame = _null(frame, column, check, reason, report)
+    return frame
 
 
 def _blank(column: str) -> pl.Expr:
     return pl.col(column).str.strip_chars() == ""
 
 
-def _out_of_range(column: str) -> pl.Expr:
-    return ~pl.col(column).dt.year().is_between(EARLIEST_YEAR, LATEST_YEAR)
-
-
 def _drop(frame: pl.DataFrame, failed: pl.Expr, reason: str, report: ExportReport) -> pl.DataFrame:
-    mask = frame.select((failed | pl.col("code").is_null()).fill_null(False)).to_series()
+    mask = frame.select(failed.fill_null(False)).to_series()
     if not mask.any():
         return frame
     report.omit(reason, int(mask.sum()), example(frame.filter(mask)))
