@@ -55,10 +55,10 @@ class Heads(NamedTuple):
     """given kind and gap -> (..., clocks)"""
     codes: Callable[[int, Visit], Array]
     """of a group, given kind, gap, age, year and the codes of earlier groups -> (..., codes of the group)"""
-    repeat: Callable[[Visit, At], Array]
-    """given all codes -> (M,) that the code of a place occurs once more"""
-    attributes: Callable[[Visit, At], Attributes]
-    """given all codes and their last values"""
+    repeat: Callable[[Visit], Callable[[At], Array]]
+    """given all codes -> at places -> (M,) that the code of a place occurs once more"""
+    attributes: Callable[[Visit], Callable[[At], Attributes]]
+    """given all codes and their last values -> at places"""
     length: Callable[[Visit], Array]
     """given all codes -> (..., lengths)"""
 
@@ -182,9 +182,9 @@ def _events_log_probability(heads: Heads, batch: Batch) -> dict[str, Array]:
     visit, at = batch.visit, batch.events
     distinct = is_distinct(visit.codes)
     last = jnp.concatenate([distinct[..., 1:] | (visit.codes[..., 1:] == 0), jnp.ones_like(distinct[..., :1])], axis=-1)
-    repeat = heads.repeat(visit, at)
+    repeat = heads.repeat(visit)(at)
     once_more = -jnp.where(distinct[at], 0.0, softplus(-repeat)) - jnp.where(last[at], softplus(repeat), 0.0)
-    attributes = heads.attributes(visit, at)
+    attributes = heads.attributes(visit)(at)
     of_event = {"repeat": once_more} | {
         name: log_probability(getattr(attributes, name), getattr(visit, name)[at])
         for name in ("offset", "value", "duration")

@@ -6,6 +6,8 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import msgspec
 from flax import nnx
@@ -88,21 +90,24 @@ class Markov(nnx.Module):
             copied = copied + seen * along(self.copy[...][1, first:last], seen)
             return logits + static_logits[..., first:last] + copied
 
-        def attributes(visit: Visit, at: At) -> Attributes:
-            chosen, last_rank = visit.codes[at], visit.last_rank[at]
-            last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * (sizes.values - 1)).astype(jnp.int32))
-            return Attributes(
-                offset=self.offset[...][chosen],
-                value=self.value[...][chosen] + self.last_value[...][last_bin],
-                duration=self.duration[...][chosen],
-            )
+        def attributes(visit: Visit) -> Callable[[At], Attributes]:
+            def at_places(at: At) -> Attributes:
+                chosen, last_rank = visit.codes[at], visit.last_rank[at]
+                last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * (sizes.values - 1)).astype(jnp.int32))
+                return Attributes(
+                    offset=self.offset[...][chosen],
+                    value=self.value[...][chosen] + self.last_value[...][last_bin],
+                    duration=self.duration[...][chosen],
+                )
+
+            return at_places
 
         return Heads(
             kind=lambda: self.kind_table[...][previous],
             gap=lambda visit: self.gap_table[...][previous * sizes.kinds + visit.kind],
             clock=lambda visit: self.clock_table[...][visit.kind],
             codes=codes,
-            repeat=lambda visit, at: self.repeat[...][visit.codes[at], 0],
+            repeat=lambda visit: lambda at: self.repeat[...][visit.codes[at], 0],
             attributes=attributes,
             length=lambda visit: self.length_table[...][visit.kind],
         )

@@ -11,6 +11,7 @@ collapse.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -161,8 +162,8 @@ class VisitDecoder(nnx.Module):
                 jax.nn.silu(feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap])
             ),
             codes=lambda group, visit: self._codes(group, visit, body(visit), memory),
-            repeat=lambda visit, at: self._repeat(visit, body(visit), at),
-            attributes=lambda visit, at: self._attributes(visit, body(visit), at),
+            repeat=lambda visit: partial(self._repeat, visit, self._state(visit, body(visit))),
+            attributes=lambda visit: partial(self._attributes, visit, self._state(visit, body(visit))),
             length=lambda visit: self.length(jax.nn.silu(body(visit) + self._code_sum(visit, self.sizes.vocabulary))),
         )
 
@@ -182,9 +183,12 @@ class VisitDecoder(nnx.Module):
         seen = memory.seen[..., first:last] * (along(self.copy[...][1, first:last], logits) + gates[..., 1:])
         return logits + previous + seen
 
-    def _of_codes(self, visit: Visit, body: Array, at: At) -> Array:
+    def _state(self, visit: Visit, body: Array) -> Array:
+        """(..., attribute_width) of the visit as a whole."""
+        return self.attribute_state(jax.nn.silu(body + self._code_sum(visit, self.sizes.vocabulary)))
+
+    def _of_codes(self, visit: Visit, state: Array, at: At) -> Array:
         """(M, attribute_width) of the chosen places: the visit as a whole, the code, and its last value."""
-        state = self.attribute_state(jax.nn.silu(body + self._code_sum(visit, self.sizes.vocabulary)))
         last_rank, last_age = visit.last_rank[at], visit.last_age[at]
         never = last_rank < 0
         rank = jnp.where(never, 0.0, 2 * last_rank - 1)
@@ -193,12 +197,12 @@ class VisitDecoder(nnx.Module):
         hidden = state[at[:-1]] + self.attribute_code[...][visit.codes[at]] + self.attribute_last(last)
         return jax.nn.silu(hidden)
 
-    def _repeat(self, visit: Visit, body: Array, at: At) -> Array:
-        return self.repeat_out(self._of_codes(visit, body, at))[..., 0] + self.repeat_bias[...][visit.codes[at]]
+    def _repeat(self, visit: Visit, state: Array, at: At) -> Array:
+        return self.repeat_out(self._of_codes(visit, state, at))[..., 0] + self.repeat_bias[...][visit.codes[at]]
 
-    def _attributes(self, visit: Visit, body: Array, at: At) -> Attributes:
+    def _attributes(self, visit: Visit, state: Array, at: At) -> Attributes:
         sizes = self.sizes
-        out = self.attribute_out(self._of_codes(visit, body, at))
+        out = self.attribute_out(self._of_codes(visit, state, at))
         codes, last_rank = visit.codes[at], visit.last_rank[at]
         bias = self.attribute_bias[...][codes]
         last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * (sizes.values - 1)).astype(jnp.int32))

@@ -22,6 +22,8 @@ YEAR = 365.25 * 86_400.0
 EPOCH_2000 = 946_684_800.0
 SINGLE = 14
 """Uniforms a step that are drawn once for the whole step."""
+BEGINNINGS_A_PIECE = 32
+"""Patients begun together: about a tenth of the slots begin one at each step."""
 EVENTS_A_PIECE = 4
 """Events a slot, on average, that are scored together."""
 
@@ -132,11 +134,22 @@ def _begin(
         first_age=slots.context.first_age,
     )
     context = jax.tree.map(lambda new, old: _where(first, new, old), drawn, slots.context)
-    state, logits = model.start(_purpose(keys, 2), context)
-    state = jax.tree.map(lambda new, old: _where(first, new, old), state, slots.state)
-    origin = _inside(tables.origin_knots, draw_index(logits.origin, uniform.one(0)), uniform.one(5))
-    to_first = _inside(tables.first_gap_knots, draw_index(logits.first_gap, uniform.one(1)), uniform.one(6))
-    origin = jnp.where(first, origin, slots.origin)
+    old_state, structure = jax.tree.flatten(slots.state)
+    purpose_keys = _purpose(keys, 2)
+
+    def fill(slot: Array, _: Array, filled: tuple[Array, ...]) -> tuple[Array, ...]:
+        source = jnp.minimum(slot, first.shape[0] - 1)
+        state, logits = model.start(purpose_keys[source], jax.tree.map(lambda part: part[source], context))
+        begun = draw_index(logits.origin, uniform.one(0)[source])
+        gap = draw_index(logits.first_gap, uniform.one(1)[source])
+        new = (begun, gap, *jax.tree.leaves(state))
+        return tuple(old.at[slot].set(part, mode="drop") for old, part in zip(filled, new, strict=True))
+
+    zero = jnp.zeros_like(slots.origin)
+    begun, gap, *leaves = _in_pieces(first.astype(jnp.int32), BEGINNINGS_A_PIECE, fill, (zero, zero, *old_state))
+    state = jax.tree.unflatten(structure, leaves)
+    to_first = _inside(tables.first_gap_knots, gap, uniform.one(6))
+    origin = jnp.where(first, _inside(tables.origin_knots, begun, uniform.one(5)), slots.origin)
     blank = blank_visit(first.shape[0], slots.visit.codes.shape[1])
     return slots._replace(
         context=context,
@@ -213,37 +226,50 @@ def _with_history(visit: Visit, slots: Slots) -> Visit:
     )
 
 
-def _each_event(visit: Visit, score: Callable[[At], tuple[Array, ...]], like: tuple[Array, ...]) -> tuple[Array, ...]:
-    """`score` at the places that hold a code, written over `like`, each (B, K).
+def _in_pieces(
+    counts: Array,
+    piece: int,
+    fill: Callable[[Array, Array, tuple[Array, ...]], tuple[Array, ...]],
+    like: tuple[Array, ...],
+) -> tuple[Array, ...]:
+    """`fill` what each slot has `counts` (B,) of, in pieces of a fixed size, as many as there is need of.
 
-    Codes fill the first places of a slot, and most places are empty. The filled ones are scored in pieces of a fixed
-    size, as many as there is need of, which is several times as fast as scoring all.
+    `fill` is given the slot (B where the piece goes beyond the last) and the number within the slot, each (piece,).
     """
-    slots, places = visit.codes.shape
-    upto = jnp.cumsum((visit.codes > 0).sum(-1))
-    piece = slots * min(EVENTS_A_PIECE, places)
+    slots = counts.shape[0]
+    upto = jnp.cumsum(counts)
 
     def body(carry: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
         begin, filled = carry
         number = begin + jnp.arange(piece)
         slot = jnp.searchsorted(upto, number, side="right", method="compare_all")
-        real = slot < slots
-        slot = jnp.minimum(slot, slots - 1)
-        counted_before = jnp.where(slot > 0, upto[slot - 1], 0)
-        place = jnp.where(real, number - counted_before, places)
-        scored = score((slot, jnp.minimum(place, places - 1)))
-        written = (old.at[slot, place].set(new, mode="drop") for old, new in zip(filled, scored, strict=True))
-        return begin + piece, tuple(written)
+        before = jnp.where(slot > 0, upto[jnp.clip(slot - 1, 0, slots - 1)], 0)
+        return begin + piece, fill(slot, number - before, filled)
 
     return jax.lax.while_loop(lambda carry: carry[0] < upto[-1], body, (jnp.int32(0), like))[1]
 
 
+def _each_event(visit: Visit, score: Callable[[At], tuple[Array, ...]], like: tuple[Array, ...]) -> tuple[Array, ...]:
+    """`score` at the places that hold a code, written over `like`, each (B, K).
+
+    Codes fill the first places of a slot, and most places are empty: scoring the filled ones alone is several times as
+    fast as scoring all.
+    """
+    slots, places = visit.codes.shape
+
+    def fill(slot: Array, place: Array, filled: tuple[Array, ...]) -> tuple[Array, ...]:
+        scored = score((jnp.minimum(slot, slots - 1), jnp.clip(place, 0, places - 1)))
+        return tuple(old.at[slot, place].set(new, mode="drop") for old, new in zip(filled, scored, strict=True))
+
+    return _in_pieces((visit.codes > 0).sum(-1), slots * min(EVENTS_A_PIECE, places), fill, like)
+
+
 def _repeat(heads: Heads, visit: Visit, uniform: Array) -> tuple[Visit, Array]:
     """Give each code as many places as it occurs, and say where there were not enough."""
-    places = visit.codes.shape[1]
+    places, repeat = visit.codes.shape[1], heads.repeat(visit)
 
     def once_more(at: At) -> tuple[Array, ...]:
-        again = -jnp.log(uniform[at]) / jnp.maximum(softplus(-heads.repeat(visit, at)), 1e-6)
+        again = -jnp.log(uniform[at]) / jnp.maximum(softplus(-repeat(at)), 1e-6)
         return (1 + jnp.minimum(again, places).astype(jnp.int32),)
 
     (copies,) = _each_event(visit, once_more, (jnp.zeros_like(visit.codes),))
@@ -263,10 +289,11 @@ def _repeat(heads: Heads, visit: Visit, uniform: Array) -> tuple[Visit, Array]:
 
 def _attributes(heads: Heads, visit: Visit, tables: Tables, sizes: Sizes, uniform: _Uniforms) -> Visit:
     """Draw offset, value and duration of every event."""
+    attributes = heads.attributes(visit)
     by_purpose = [uniform.places(purpose, sizes.places) for purpose in (3, 1, 2, 5)]
 
     def draw(at: At) -> tuple[Array, ...]:
-        logits = heads.attributes(visit, at)
+        logits = attributes(at)
         codes = visit.codes[at]
         for_offset, for_value, for_rank, for_duration = (numbers[at] for numbers in by_purpose)
         value = jnp.where(tables.valued[codes], draw_index(logits.value, for_value), 0)

@@ -83,7 +83,7 @@ def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
         _, heads = model.step(keys, state, visit, np.ones(3, bool), memory)
         codes = [heads.codes(group, visit) for group in range(len(sizes.groups))]
         at = (np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]))
-        return origin, heads.kind(), heads.gap(visit), heads.length(visit), codes, heads.attributes(visit, at)
+        return origin, heads.kind(), heads.gap(visit), heads.length(visit), codes, heads.attributes(visit)(at)
 
     origin, kind, gap, length, codes, attributes = jax.eval_shape(shapes, model)
     assert (origin.origin.shape, origin.first_gap.shape) == ((3, sizes.origins), (3, sizes.first_gaps))
