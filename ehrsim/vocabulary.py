@@ -46,12 +46,16 @@ class Entry(NamedTuple):
     unit: str | None
 
 
+UNSTATED_VISIT = Entry("VISIT", None, None)
+"""The visit type of visits whose start no event tells: data with visit ids alone."""
+
+
 class Vocabulary(msgspec.Struct, frozen=True, dict=True):
     """What a model can emit.
 
-    `entries[i]` has index i + 1. `visit_types` are the visit starts (code, text), index 1 …, 0 being "no visit".
-    `visit_ends[i]` is the usual end of `visit_types[i]`. `statics` are the untimed facts, index 1 …. `descriptions`
-    are displays of any code named in the others.
+    `entries[i]` has index i + 1. `visit_types` are the visit starts (code, text), index 1 …, 0 being "no visit"; the
+    last may be `UNSTATED_VISIT`. `visit_ends[i]` is the usual end of `visit_types[i]`. `statics` are the untimed facts,
+    index 1 …. `descriptions` are displays of any code named in the others.
     """
 
     entries: list[Entry]
@@ -161,6 +165,8 @@ def fit(
     kept = set(filter(None, resolved.values()))
     visit_types = sorted(filter(_is_visit_start, kept), key=lambda entry: (-counts.events(entry), _order(entry)))
     entries = sorted(kept.difference(visit_types), key=_order)
+    if _unstated_visits(events) >= min_patients:
+        visit_types.append(UNSTATED_VISIT)
     if not entries and not all(map(_is_visit_start, counts.timed)):
         raise InputError(
             f"no code occurs in {min_patients} patients or more", hint="use more patients, or lower min_patients"
@@ -221,12 +227,22 @@ def _is_visit_start(entry: Entry) -> bool:
     return codes.parse(entry.code).kind == "visit_start"
 
 
+def _unstated_visits(events: pl.LazyFrame) -> int:
+    """The number of patients with events in a visit whose start no event tells."""
+    key = ["subject_id", "visit_id"]
+    timed = events.filter(pl.col("time").is_not_null() & pl.col("visit_id").is_not_null())
+    starts = timed.filter(pl.col("code").str.starts_with("VISIT_START//")).select(key).unique()
+    unstated = timed.select(key).unique().join(starts, on=key, how="anti")
+    return int(unstated.select(pl.col("subject_id").n_unique()).collect(engine="streaming").item())
+
+
 def _usual_ends(visit_types: list[Entry], ends: Patients, min_patients: int) -> list[Entry]:
     """For each visit type the commonest end of the same class, with its text and unit if they are frequent enough."""
     usual = []
     for start in visit_types:
         code = start.code.replace("VISIT_START//", "VISIT_END//", 1)
-        same = [(n, entry) for entry, (patients, n) in ends.items() if entry.code == code and patients >= min_patients]
+        fits = {entry: n for entry, (patients, n) in ends.items() if patients >= min_patients}
+        same = [(n, entry) for entry, n in fits.items() if start == UNSTATED_VISIT or entry.code == code]
         usual.append(max(same, key=lambda item: item[0])[1] if same else Entry(code, None, None))
     return usual
 

@@ -8,7 +8,7 @@ import polars as pl
 from ehrsim import codes, events
 from ehrsim.events import DESCRIPTION
 from ehrsim.visits.sequences import CONTINUES, MISSING, NO_VISIT, Int64, Sequences
-from ehrsim.vocabulary import Entry, Vocabulary
+from ehrsim.vocabulary import UNSTATED_VISIT, Entry, Vocabulary
 
 
 def decode(sequences: Sequences, vocabulary: Vocabulary) -> pl.DataFrame:
@@ -64,14 +64,15 @@ def _statics(sequences: Sequences, vocabulary: Vocabulary) -> pl.DataFrame:
 
 
 def _visit_bounds(sequences: Sequences, vocabulary: Vocabulary) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The visit starts, and the visit ends where a length is known."""
+    """The visit starts that events tell, and the visit ends where a length is known."""
     subject = sequences.subject[sequences.patient_of_step()]
     begins = (sequences.kind != CONTINUES) & (sequences.kind != NO_VISIT)
     ends = begins & (sequences.length != MISSING)
-    starts = _described(sequences.kind[begins], vocabulary.visit_types, vocabulary).with_columns(
-        subject_id=pl.Series(subject[begins]),
-        time=_times(sequences.time[begins]),
-        visit_id=pl.Series(sequences.visit[begins]),
+    told = begins & (sequences.kind != vocabulary.type_index.get(UNSTATED_VISIT))
+    starts = _described(sequences.kind[told], vocabulary.visit_types, vocabulary).with_columns(
+        subject_id=pl.Series(subject[told]),
+        time=_times(sequences.time[told]),
+        visit_id=pl.Series(sequences.visit[told]),
     )
     stops = _described(sequences.kind[ends], vocabulary.visit_ends, vocabulary).with_columns(
         subject_id=pl.Series(subject[ends]),

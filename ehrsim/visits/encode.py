@@ -16,7 +16,7 @@ import polars as pl
 
 from ehrsim import codes, events
 from ehrsim.visits.sequences import CONTINUES, MISSING, NO_VISIT, Int64, Sequences, offsets_of
-from ehrsim.vocabulary import Entry, Vocabulary
+from ehrsim.vocabulary import UNSTATED_VISIT, Entry, Vocabulary
 
 DAY = 86_400
 
@@ -38,8 +38,9 @@ def encode(table: pl.DataFrame, vocabulary: Vocabulary, *, step_seconds: int = D
     static, timed = frame.filter(pl.col("time").is_null()), frame.filter(pl.col("time").is_not_null())
     statics, static_offsets, unknown_statics = _statics(static, vocabulary, patients)
     moments = {code: _first_moment(timed, code, patients) for code in (codes.BIRTH, codes.DEATH, codes.OBSERVATION_END)}
-    visits, rest, unusual_ends = _visits(timed.filter(~pl.col("code").is_in(list(moments))), vocabulary)
-    known = _with_entries(rest, vocabulary)
+    known = _with_entries(timed.filter(~pl.col("code").is_in(list(moments))), vocabulary)
+    visits, unusual_ends = _visits(known, vocabulary)
+    used = pl.concat([visits["start_row"].drop_nulls(), visits["end_row"].drop_nulls()])
     steps, rows = _steps(visits, known.filter(pl.col("entry") > 0), step_seconds)
     sequences = Sequences(
         subject=subjects.to_numpy(),
@@ -64,7 +65,7 @@ def encode(table: pl.DataFrame, vocabulary: Vocabulary, *, step_seconds: int = D
         "code not in the vocabulary": known.filter((pl.col("entry") == 0) & ~pl.col("structural")).height,
         "static fact not in the vocabulary": unknown_statics,
         "visit start or end without its counterpart, repeated, or of a type not in the vocabulary": known.filter(
-            (pl.col("entry") == 0) & pl.col("structural")
+            (pl.col("entry") == 0) & pl.col("structural") & ~pl.col("row").is_in(used.implode())
         ).height,
         "repeated birth, death or end of observation": timed.filter(pl.col("code").is_in(list(moments))).height
         - sum(int((moment != MISSING).sum()) for moment in moments.values()),
@@ -123,10 +124,12 @@ def _first_moment(timed: pl.DataFrame, code: str, patients: int) -> Int64:
     return moments
 
 
-def _visits(timed: pl.DataFrame, vocabulary: Vocabulary) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """The visits, the rows that are no start or end of one, and how many ends are not the usual one of their type.
+def _visits(timed: pl.DataFrame, vocabulary: Vocabulary) -> tuple[pl.DataFrame, int]:
+    """The visits, and how many ends are not the usual one of their type.
 
-    Columns of the visits: patient, visit_id, start, start_row, kind, length, end_value, end_row.
+    A visit whose start no event tells starts with its first event, where the vocabulary has a type for it.
+
+    Columns: patient, visit_id, start, kind, start_row (null where no event tells it), length, end_value, end_row.
     """
     key = ["patient", "visit_id"]
     marks = timed.filter(pl.col("code").str.starts_with("VISIT_START//"))
@@ -135,6 +138,10 @@ def _visits(timed: pl.DataFrame, vocabulary: Vocabulary) -> tuple[pl.DataFrame, 
     starts = starts.unique(key, keep="first", maintain_order=True).select(
         *key, pl.col("seconds").alias("start"), "kind", pl.col("row").alias("start_row")
     )
+    if (unstated := vocabulary.type_index.get(UNSTATED_VISIT)) is not None:
+        inside = timed.filter((pl.col("entry") > 0) & pl.col("visit_id").is_not_null()).join(starts, on=key, how="anti")
+        begun = inside.group_by(key, maintain_order=True).agg(pl.col("seconds").min().alias("start"))
+        starts = pl.concat([starts, begun.with_columns(kind=pl.lit(unstated, pl.Int64))], how="diagonal")
     ends = timed.filter(pl.col("code").str.starts_with("VISIT_END//")).join(starts, on=key, how="inner")
     ends = ends.filter(pl.col("seconds") >= pl.col("start")).unique(key, keep="last", maintain_order=True)
     visits = starts.join(
@@ -148,8 +155,7 @@ def _visits(timed: pl.DataFrame, vocabulary: Vocabulary) -> tuple[pl.DataFrame, 
         how="left",
         maintain_order="left",
     )
-    used = pl.concat([visits["start_row"], visits["end_row"].drop_nulls()])
-    return visits, timed.filter(~pl.col("row").is_in(used.implode())), _unusual(ends, vocabulary)
+    return visits, _unusual(ends, vocabulary)
 
 
 def _unusual(ends: pl.DataFrame, vocabulary: Vocabulary) -> int:
@@ -193,6 +199,9 @@ def _steps(visits: pl.DataFrame, rows: pl.DataFrame, step_seconds: int) -> tuple
     steps = steps.with_columns(anchor=pl.coalesce("start", "first"), kind=pl.coalesce("kind", continues.cast(pl.Int64)))
     order = ["patient", "anchor", pl.col("kind") == NO_VISIT, pl.col("kind") == CONTINUES, "visit_id"]
     steps = steps.sort(order, nulls_last=True, maintain_order=True).with_row_index("step")
+    # What comes before the start of its visit, or has none, continues nothing.
+    alone = (pl.col("kind") == CONTINUES) & (pl.int_range(pl.len()).over("patient", "visit_id") == 0)
+    steps = steps.with_columns(pl.when(alone).then(NO_VISIT).otherwise("kind").alias("kind"))
     numbered = rows.join(steps.select(*key, "step", "anchor"), on=key, how="left", nulls_equal=True)
     numbered = numbered.with_columns(offset=pl.col("seconds") - pl.col("anchor"), step=pl.col("step").cast(pl.Int64))
     return steps, numbered.sort("step", "entry", "offset", "numeric_value", "duration", nulls_last=False)

@@ -184,3 +184,29 @@ def test_an_empty_table_has_empty_sequences():
     assert sequences.patients == len(sequences.time) == len(sequences.entry) == 0
     assert said.left_out == {}
     assert decode(sequences, words).is_empty()
+
+
+def test_a_visit_whose_start_no_event_tells_is_a_visit_all_the_same():
+    table = rows(
+        (1, "2020-01-01T08:00", "ICD10CM//I10", {"visit_id": 7}),
+        (1, "2020-01-02T08:00", "LOINC//8867-4", {"visit_id": 7, "numeric_value": 61.0, "unit": "/min"}),
+        (1, "2020-01-03T08:00", "VISIT_END//IMP", {"visit_id": 7}),
+        (1, "2020-02-01T08:00", "ICD10CM//I10", {"visit_id": 8}),
+    )
+    sequences, said, words = coded(table)
+    unstated = words.type_index[vocabulary.UNSTATED_VISIT]
+    assert sequences.kind.tolist() == [unstated, CONTINUES, unstated]
+    assert sequences.length.tolist() == [2 * 86_400, MISSING, MISSING]
+    assert said.left_out == {}
+    assert_frame_equal(decode(sequences, words), table)
+
+
+def test_what_comes_before_the_start_of_its_visit_continues_nothing():
+    table = rows(
+        (1, "2020-01-01T08:00", "ICD10CM//I10", {"visit_id": 7}),
+        (1, "2020-01-05T08:00", "VISIT_START//IMP", {"visit_id": 7}),
+        (1, "2020-01-06T08:00", "ICD10CM//I10", {"visit_id": 7}),
+    )
+    sequences, _, words = coded(table)
+    assert sequences.kind.tolist() == [NO_VISIT, 1, CONTINUES]
+    assert_frame_equal(decode(sequences, words), table)
