@@ -193,8 +193,9 @@ def export(
         Parameter(help="One NDJSON file a resource type, or a bundle a patient."),
     ] = "ndjson",
     validate: Annotated[
-        Literal["none", "sample", "all"], Parameter(help="How many resources to hold against fhir.resources.")
-    ] = "sample",
+        Literal["none", "fast", "full"],
+        Parameter(help="Hold none, one of every shape with some hundred others, or all against fhir.resources."),
+    ] = "fast",
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:

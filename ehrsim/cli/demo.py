@@ -14,8 +14,8 @@ from ehrsim.errors import UsageError
 if TYPE_CHECKING:
     from ehrsim.fhir.writers import Format
 
-REFERENCE_PEOPLE = 2_000
-TRAINING_STEPS = 350
+REFERENCE_PEOPLE = 1_500
+TRAINING_STEPS = 240
 """Enough for a first look in about a minute on two cores; `ehrsim fit` trains longer."""
 
 

@@ -33,7 +33,7 @@ def export_fhir(
     out: str | Path,
     *,
     format: Format = "ndjson",
-    validate: Validate = "none",
+    validate: Validate = "fast",
     seed: int = 0,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -42,8 +42,8 @@ def export_fhir(
 
     `ndjson` is one `Type.ndjson` a resource type; `transaction` and `collection` are one bundle a patient, complete in
     itself. Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any
-    format, order or subset of the subjects. `validate` holds none, a sample (the first resource of every shape and
-    some hundred others) or all resources against fhir.resources. Memory is bounded by a group of some hundred
+    format, order or subset of the subjects. `validate` holds against fhir.resources `none` of them, the first resource
+    of every shape with some hundred others (`fast`), or all (`full`). Memory is bounded by a group of some hundred
     thousand events.
 
     Raises `InputError` for a source that is no event table, `UsageError` for an unknown option or an output that

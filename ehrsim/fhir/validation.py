@@ -15,7 +15,7 @@ from ehrsim.fhir.batches import Batch
 from ehrsim.fhir.fragments import Resource, encoded
 from ehrsim.fhir.report import ExportReport
 
-Validate = Literal["none", "sample", "all"]
+Validate = Literal["none", "fast", "full"]
 SAMPLE_RATE = 1_024
 """One resource in so many is validated in a sample, beside the first of every shape."""
 LARGEST_SAMPLE = 500
@@ -41,7 +41,7 @@ class Validator:
         """The lines of a batch, those picked validated as they pass; raises `GateError` for one that is not valid."""
         if self._extent == "none":
             return lines
-        picked = set(range(len(batch.ids))) if self._extent == "all" else self._sample(batch)
+        picked = set(range(len(batch.ids))) if self._extent == "full" else self._sample(batch)
         return self._checking(lines, picked)
 
     def _checking(self, lines: Iterator[bytes], picked: set[int]) -> Iterator[bytes]:

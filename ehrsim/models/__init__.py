@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import msgspec
-from flax import nnx
+import numpy as np
 
 from ehrsim.batch import Sizes
 from ehrsim.errors import UsageError
@@ -49,13 +48,6 @@ def family(name: str) -> Family:
 
 
 def create(name: str, sizes: Sizes, config: msgspec.Struct, seed: int) -> PatientModel:
-    """A model with fresh parameters, made inside one compilation (one for each shape takes seconds)."""
-    model_class = family(name).model
-
-    def fresh() -> Any:
-        model = model_class(sizes, config, nnx.Rngs(seed))
-        # Strong types: a weakly typed parameter would compile the training step a second time.
-        return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), model)
-
-    model: PatientModel = jax.jit(fresh)()
+    """A model with fresh parameters, which depend on `seed` alone."""
+    model: PatientModel = family(name).model(sizes, config, np.random.Generator(np.random.Philox(key=seed)))
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 Array = jax.Array
@@ -17,10 +18,10 @@ def along(vector: Array, like: Array) -> Array:
 class Linear(nnx.Module):
     """An affine map; weights with variance 1 / inputs (LeCun), `gain` scales them, the bias starts at 0."""
 
-    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs, gain: float = 1.0) -> None:
-        scale = gain / jnp.sqrt(inputs)
-        self.weight = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs)) * scale)
-        self.bias = nnx.Param(jnp.zeros(outputs))
+    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, gain: float = 1.0) -> None:
+        scale = gain / inputs**0.5
+        self.weight = table(inputs, outputs, rng, scale)
+        self.bias = constant(0.0, outputs)
 
     def __call__(self, x: Array) -> Array:
         """(..., inputs) -> (..., outputs)."""
@@ -28,18 +29,27 @@ class Linear(nnx.Module):
         return product + along(self.bias[...], product)
 
 
-def table(rows: int, width: int, rngs: nnx.Rngs, scale: float = 0.1) -> nnx.Param[Array]:
-    """A table of `rows` embeddings."""
-    return nnx.Param(jax.random.normal(rngs.params(), (rows, width)) * scale)
+def table(rows: int, width: int, rng: np.random.Generator, scale: float = 0.1) -> nnx.Param[Array]:
+    """A table of `rows` embeddings, normal with standard deviation `scale`.
+
+    Drawn on the host: compiling the draws of a whole model takes ten seconds.
+    """
+    return nnx.Param(jnp.asarray(rng.standard_normal((rows, width), np.float32) * np.float32(scale)))
+
+
+def constant(value: float, *shape: int) -> nnx.Param[Array]:
+    """A parameter that is `value` everywhere to begin with."""
+    return nnx.Param(jnp.asarray(np.full(shape, value, np.float32)))
 
 
 class GRU(nnx.Module):
     """A gated recurrent unit (Cho et al. 2014), with the reset gate applied after the recurrent product."""
 
-    def __init__(self, inputs: int, width: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, inputs: int, width: int, rng: np.random.Generator) -> None:
         self.width = width
-        self.inner = Linear(inputs, 3 * width, rngs)
-        self.recurrent = nnx.Param(nnx.initializers.orthogonal()(rngs.params(), (width, 3 * width)))
+        self.inner = Linear(inputs, 3 * width, rng)
+        blocks = [np.linalg.qr(rng.standard_normal((width, width)))[0] for _ in range(3)]
+        self.recurrent = nnx.Param(jnp.asarray(np.concatenate(blocks, axis=1), jnp.float32))
 
     def step(self, h: Array, projected: Array) -> Array:
         """One update of `h` (..., width) with `projected` = inner(x) (..., 3 width)."""

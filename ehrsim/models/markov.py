@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import msgspec
+import numpy as np
 from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
@@ -27,23 +28,23 @@ class MarkovConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Markov(nnx.Module):
     """Tables of logits by previous kind, kind, age band and code."""
 
-    def __init__(self, sizes: Sizes, config: MarkovConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, sizes: Sizes, config: MarkovConfig, rng: np.random.Generator) -> None:
         self.sizes, self.config = sizes, config
-        self.kind_table = table(sizes.kinds + 1, sizes.kinds, rngs)
-        self.gap_table = table((sizes.kinds + 1) * sizes.kinds, sizes.gaps, rngs)
-        self.clock_table = table(sizes.kinds, sizes.clocks, rngs)
-        self.length_table = table(sizes.kinds, sizes.lengths, rngs)
-        self.kind_codes = table(sizes.kinds, sizes.vocabulary, rngs)
-        self.age_codes = table(len(AGE_BANDS) + 1, sizes.vocabulary, rngs)
-        self.static_codes = table(sizes.statics, sizes.vocabulary, rngs)
-        self.copy = table(2, sizes.vocabulary, rngs)
-        self.repeat = table(sizes.vocabulary, 1, rngs)
-        self.offset = table(sizes.vocabulary, sizes.offsets, rngs)
-        self.value = table(sizes.vocabulary, sizes.values, rngs)
-        self.last_value = table(sizes.values, sizes.values, rngs)
-        self.duration = table(sizes.vocabulary, sizes.durations, rngs)
-        self.origin = table(1, sizes.origins, rngs)
-        self.first_gap = table(1, sizes.first_gaps, rngs)
+        self.kind_table = table(sizes.kinds + 1, sizes.kinds, rng)
+        self.gap_table = table((sizes.kinds + 1) * sizes.kinds, sizes.gaps, rng)
+        self.clock_table = table(sizes.kinds, sizes.clocks, rng)
+        self.length_table = table(sizes.kinds, sizes.lengths, rng)
+        self.kind_codes = table(sizes.kinds, sizes.vocabulary, rng)
+        self.age_codes = table(len(AGE_BANDS) + 1, sizes.vocabulary, rng)
+        self.static_codes = table(sizes.statics, sizes.vocabulary, rng)
+        self.copy = table(2, sizes.vocabulary, rng)
+        self.repeat = table(sizes.vocabulary, 1, rng)
+        self.offset = table(sizes.vocabulary, sizes.offsets, rng)
+        self.value = table(sizes.vocabulary, sizes.values, rng)
+        self.last_value = table(sizes.values, sizes.values, rng)
+        self.duration = table(sizes.vocabulary, sizes.durations, rng)
+        self.origin = table(1, sizes.origins, rng)
+        self.first_gap = table(1, sizes.first_gaps, rng)
 
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
         """Negative log-likelihood per step."""

@@ -17,12 +17,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import msgspec
+import numpy as np
 from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Origin
-from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, along, normalise, table
+from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, along, constant, normalise, table
 
 
 class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,13 +77,13 @@ def _gaussian(parameters: Array) -> Gaussian:
 class VisitEmbedding(nnx.Module):
     """A visit as a vector: codes, their values, kind, gap, length, age."""
 
-    def __init__(self, sizes: Sizes, width: int, rngs: nnx.Rngs) -> None:
-        self.codes = table(sizes.vocabulary, width, rngs)
-        self.values = table(sizes.vocabulary, width, rngs)
-        self.kinds = table(sizes.kinds, width, rngs)
-        self.gaps = table(sizes.gaps, width, rngs)
-        self.lengths = table(sizes.lengths, width, rngs)
-        self.age = Linear(AGE_FEATURES, width, rngs)
+    def __init__(self, sizes: Sizes, width: int, rng: np.random.Generator) -> None:
+        self.codes = table(sizes.vocabulary, width, rng)
+        self.values = table(sizes.vocabulary, width, rng)
+        self.kinds = table(sizes.kinds, width, rng)
+        self.gaps = table(sizes.gaps, width, rng)
+        self.lengths = table(sizes.lengths, width, rng)
+        self.age = Linear(AGE_FEATURES, width, rng)
 
     def __call__(self, visit: Visit) -> Array:
         """(...) -> (..., width)."""
@@ -96,11 +97,11 @@ class VisitEmbedding(nnx.Module):
 class ContextEmbedding(nnx.Module):
     """What is known beforehand as a vector; anything not given adds nothing."""
 
-    def __init__(self, sizes: Sizes, width: int, rngs: nnx.Rngs) -> None:
-        self.statics = table(sizes.statics, width, rngs)
-        self.outcome = table(3, width, rngs)
-        self.codes = table(sizes.vocabulary, width, rngs)
-        self.age = Linear(AGE_FEATURES, width, rngs)
+    def __init__(self, sizes: Sizes, width: int, rng: np.random.Generator) -> None:
+        self.statics = table(sizes.statics, width, rng)
+        self.outcome = table(3, width, rng)
+        self.codes = table(sizes.vocabulary, width, rng)
+        self.age = Linear(AGE_FEATURES, width, rng)
 
     def __call__(self, context: Context) -> Array:
         """(N,) -> (N, width)."""
@@ -115,34 +116,34 @@ class ContextEmbedding(nnx.Module):
 class VisitDecoder(nnx.Module):
     """The heads: one visit from a feature vector, part by part, each part told the parts before it."""
 
-    def __init__(self, sizes: Sizes, config: VAEConfig, inputs: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, sizes: Sizes, config: VAEConfig, inputs: int, rng: np.random.Generator) -> None:
         width, narrow = config.width, config.attribute_width
         self.sizes = sizes
-        self.feature = Linear(inputs, width, rngs)
-        self.kind = Linear(width, sizes.kinds, rngs, 0.1)
-        self.gap = Linear(width, sizes.gaps, rngs, 0.1)
-        self.clock = Linear(width, sizes.clocks, rngs, 0.1)
-        self.length = Linear(width, sizes.lengths, rngs, 0.1)
-        self.of_kind = table(sizes.kinds, width, rngs)
-        self.of_gap = table(sizes.gaps, width, rngs)
-        self.of_code = table(sizes.vocabulary, width, rngs)
-        self.age = Linear(AGE_FEATURES, width, rngs)
-        self.body = Linear(width, width, rngs)
-        self.queries = nnx.List([Linear(width, width, rngs) for _ in sizes.groups])
-        self.copy_gates = nnx.List([Linear(width, 2, rngs, 0.1) for _ in sizes.groups])
-        self.code_head = nnx.Param(jax.random.normal(rngs.params(), (width, sizes.vocabulary)) * 0.1 / width**0.5)
-        self.code_bias = nnx.Param(jnp.full(sizes.vocabulary, -4.0))
-        self.kind_codes = nnx.Param(jnp.zeros((sizes.kinds, sizes.vocabulary)))
-        self.copy = nnx.Param(jnp.zeros((2, sizes.vocabulary)))
-        self.attribute_state = Linear(width, narrow, rngs)
-        self.attribute_code = table(sizes.vocabulary, narrow, rngs)
-        self.attribute_last = Linear(4, narrow, rngs)
-        self.attribute_out = Linear(narrow, sizes.offsets + sizes.values + sizes.durations, rngs, 0.1)
-        self.attribute_bias = nnx.Param(jnp.zeros((sizes.vocabulary, sizes.offsets + sizes.durations)))
-        self.repeat_out = Linear(narrow, 1, rngs, 0.1)
-        self.repeat_bias = nnx.Param(jnp.zeros(sizes.vocabulary))
-        self.last_value = nnx.Param(jnp.zeros((sizes.values, sizes.values)))
-        self.last_gate = nnx.Param(jnp.zeros(sizes.vocabulary))
+        self.feature = Linear(inputs, width, rng)
+        self.kind = Linear(width, sizes.kinds, rng, 0.1)
+        self.gap = Linear(width, sizes.gaps, rng, 0.1)
+        self.clock = Linear(width, sizes.clocks, rng, 0.1)
+        self.length = Linear(width, sizes.lengths, rng, 0.1)
+        self.of_kind = table(sizes.kinds, width, rng)
+        self.of_gap = table(sizes.gaps, width, rng)
+        self.of_code = table(sizes.vocabulary, width, rng)
+        self.age = Linear(AGE_FEATURES, width, rng)
+        self.body = Linear(width, width, rng)
+        self.queries = nnx.List([Linear(width, width, rng) for _ in sizes.groups])
+        self.copy_gates = nnx.List([Linear(width, 2, rng, 0.1) for _ in sizes.groups])
+        self.code_head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
+        self.code_bias = constant(-4.0, sizes.vocabulary)
+        self.kind_codes = constant(0.0, sizes.kinds, sizes.vocabulary)
+        self.copy = constant(0.0, 2, sizes.vocabulary)
+        self.attribute_state = Linear(width, narrow, rng)
+        self.attribute_code = table(sizes.vocabulary, narrow, rng)
+        self.attribute_last = Linear(4, narrow, rng)
+        self.attribute_out = Linear(narrow, sizes.offsets + sizes.values + sizes.durations, rng, 0.1)
+        self.attribute_bias = constant(0.0, sizes.vocabulary, sizes.offsets + sizes.durations)
+        self.repeat_out = Linear(narrow, 1, rng, 0.1)
+        self.repeat_bias = constant(0.0, sizes.vocabulary)
+        self.last_value = constant(0.0, sizes.values, sizes.values)
+        self.last_gate = constant(0.0, sizes.vocabulary)
 
     def __call__(self, inputs: Array, memory: Memory) -> Heads:
         """Heads from (..., inputs)."""
@@ -218,23 +219,23 @@ class VisitDecoder(nnx.Module):
 class VAE(nnx.Module):
     """The sequence VAE."""
 
-    def __init__(self, sizes: Sizes, config: VAEConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, sizes: Sizes, config: VAEConfig, rng: np.random.Generator) -> None:
         width, patient, visit = config.width, config.patient_latent, config.visit_latent
         self.sizes, self.config = sizes, config
-        self.embedding = VisitEmbedding(sizes, width, rngs)
-        self.context = ContextEmbedding(sizes, width, rngs)
-        self.forward = GRU(width, width, rngs)
-        self.backward = GRU(width, width, rngs)
-        self.posterior_patient = Linear(3 * width, 2 * patient, rngs, 0.1)
-        self.prior_patient = Linear(width, 2 * patient, rngs, 0.1)
-        self.posterior_visit = Linear(3 * width, 2 * visit, rngs, 0.1)
-        self.prior_visit = Linear(2 * width, 2 * visit, rngs, 0.1)
-        self.patient = Linear(patient + width, width, rngs)
-        self.initial = Linear(width, width, rngs)
-        self.recurrence = GRU(width, width, rngs)
-        self.decoder = VisitDecoder(sizes, config, 2 * width + visit, rngs)
-        self.origin = Linear(width, sizes.origins, rngs, 0.1)
-        self.first_gap = Linear(width, sizes.first_gaps, rngs, 0.1)
+        self.embedding = VisitEmbedding(sizes, width, rng)
+        self.context = ContextEmbedding(sizes, width, rng)
+        self.forward = GRU(width, width, rng)
+        self.backward = GRU(width, width, rng)
+        self.posterior_patient = Linear(3 * width, 2 * patient, rng, 0.1)
+        self.prior_patient = Linear(width, 2 * patient, rng, 0.1)
+        self.posterior_visit = Linear(3 * width, 2 * visit, rng, 0.1)
+        self.prior_visit = Linear(2 * width, 2 * visit, rng, 0.1)
+        self.patient = Linear(patient + width, width, rng)
+        self.initial = Linear(width, width, rng)
+        self.recurrence = GRU(width, width, rng)
+        self.decoder = VisitDecoder(sizes, config, 2 * width + visit, rng)
+        self.origin = Linear(width, sizes.origins, rng, 0.1)
+        self.first_gap = Linear(width, sizes.first_gaps, rng, 0.1)
 
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
         """The annealed bound with free bits, per step."""

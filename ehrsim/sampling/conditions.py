@@ -69,7 +69,7 @@ def tables_for(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -
 def _profiles(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -> tuple[np.ndarray, np.ndarray]:
     """The sets of statics to draw from: all, or those of the sex asked for."""
     if conditions.sex is None:
-        return scales.profiles, scales.profile_patients
+        return scales.profiles, scales.profile_shares
     wanted = join("gender", "GENDER", conditions.sex)
     index = [position for position, entry in enumerate(vocabulary.statics, 1) if entry.code == wanted]
     rows = (scales.profiles[:, :, None] == np.array(index or [-1])).any((1, 2))
@@ -78,7 +78,7 @@ def _profiles(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) ->
         raise UsageError(
             f"no patients of sex `{conditions.sex}` in the training data", hint=f"known: {', '.join(known)}"
         )
-    return scales.profiles[rows], scales.profile_patients[rows]
+    return scales.profiles[rows], scales.profile_shares[rows]
 
 
 def _matching(vocabulary: Vocabulary, pattern: str) -> np.ndarray:

@@ -38,7 +38,7 @@ def to_sequences(rows: Rows, scales: Scales, sizes: Sizes) -> Sequences:
     event_time = np.maximum(event_time, births[of_patient][place_step])
     final = _finals(moments[last], of_patient[place_step], event_time)
     dies = rows["kind"][last] == sizes.death
-    beyond = np.where(dies, final, np.iinfo(np.int64).max)
+    beyond = np.where(dies, final, np.maximum(final, (scales.horizon + 1) * scales.step_seconds - 1))
     stop = np.minimum(anchor + np.where(length == MISSING, 0, length), beyond[of_patient])
     length = np.where(length == MISSING, MISSING, stop - anchor)
     values = scales.values.value(events["codes"], events["rank"])

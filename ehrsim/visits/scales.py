@@ -8,13 +8,12 @@ bounded by what was observed, and both are inverted by linear interpolation and 
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ehrsim.visits.profiles import fit_profiles
 from ehrsim.visits.sequences import CONTINUES, MISSING, Float32, Int32, Int64, Sequences
 from ehrsim.vocabulary import Vocabulary
 
@@ -174,8 +173,8 @@ class Scales(NamedTuple):
     longest: int
     """The most steps of any record."""
     profiles: Int32
-    """(profiles, S) sets of statics that patients have together, padded with 0, and how many patients have each."""
-    profile_patients: Int64
+    """(profiles, S) sets of statics to give patients, padded with 0, and the share of each."""
+    profile_shares: NDArray[np.float64]
     code_patients: Int64
     """(V,) patients who have each code."""
 
@@ -197,7 +196,7 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
     ends = ~np.isnan(sequences.end_value)
     days = sequences.length[ends] / 86_400.0
     alive = int((sequences.death == MISSING).sum())
-    profiles, profile_patients = fit_profiles(sequences, vocabulary.min_patients)
+    profiles, profile_shares = fit_profiles(sequences, vocabulary)
     return Scales(
         step_seconds=step_seconds,
         gap=fit_histogram(np.maximum(np.concatenate([gaps, last]), 0), GAP_BINS),
@@ -216,7 +215,7 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
         horizon=int(max(step_bin.max(initial=0), np.floor_divide(_latest(sequences), step_seconds))),
         longest=int(np.diff(sequences.step_offsets).max(initial=1)),
         profiles=profiles,
-        profile_patients=profile_patients,
+        profile_shares=profile_shares,
         code_patients=_code_patients(sequences, vocabulary.size),
         end_in_days=bool(ends.any() and np.mean(np.abs(sequences.end_value[ends] - days) < 1e-3) > 0.99),
     )
@@ -235,30 +234,6 @@ def _code_patients(sequences: Sequences, size: int) -> Int64:
     owner = sequences.patient_of_step()[sequences.step_of_event()]
     pairs = np.unique(owner * size + sequences.entry)
     return np.bincount(pairs % size, minlength=size)
-
-
-def fit_profiles(sequences: Sequences, min_patients: int) -> tuple[Int32, Int64]:
-    """Sets of statics that occur together, and their patients.
-
-    From sets of fewer than `min_patients` patients the rarest static is taken away until they are frequent enough.
-    """
-    frequency = np.bincount(sequences.statics, minlength=1)
-    pending: Counter[tuple[int, ...]] = Counter()
-    for begin, finish in pairwise(sequences.static_offsets.tolist()):
-        pending[tuple(sorted(set(sequences.statics[begin:finish].tolist())))] += 1
-    kept: Counter[tuple[int, ...]] = Counter()
-    while pending:
-        merged = kept + pending
-        kept = Counter({statics: n for statics, n in merged.items() if n >= min_patients or not statics})
-        pending = Counter()
-        for statics, n in merged.items():
-            if statics not in kept:
-                rarest = min(statics, key=lambda static: (frequency[static], static))
-                pending[tuple(static for static in statics if static != rarest)] += n
-    ordered = sorted(kept.items())
-    width = max((len(statics) for statics, _ in ordered), default=0)
-    rows = [[*statics, *[0] * (max(width, 1) - len(statics))] for statics, _ in ordered] or [[0]]
-    return np.array(rows, np.int32), np.array([n for _, n in ordered] or [1], np.int64)
 
 
 def origins(sequences: Sequences, step_seconds: int) -> tuple[Int64, NDArray[np.bool_]]:

@@ -37,7 +37,7 @@ def _ids(resources) -> dict[str, str]:
 @pytest.mark.parametrize("format", FORMATS)
 def test_everything_a_table_can_hold_is_valid_and_resolves(every_row, random_events, format, tmp_path):
     for name, table in (("every", every_row), ("random", random_events)):
-        report = export_fhir(table, tmp_path / name, format=format, validate="all")
+        report = export_fhir(table, tmp_path / name, format=format, validate="full")
         made = set(report.resources) - set(PLACES)
         assert {kind: report.validated[kind] for kind in made} == {kind: report.resources[kind] for kind in made}
         found = inspect_fhir(tmp_path / name)
@@ -245,12 +245,12 @@ def test_an_invalid_resource_fails_the_gate_and_leaves_nothing(every_row, tmp_pa
     broken = Mapping("Condition", lambda event: {"resourceType": "Condition", "id": event[0]})
     monkeypatch.setitem(MAPPINGS, "condition", broken)
     with pytest.raises(GateError, match=r"Condition/[0-9a-f-]{36} is not valid FHIR: subject: .*required"):
-        export_fhir(every_row, tmp_path / "out", validate="sample")
+        export_fhir(every_row, tmp_path / "out", validate="fast")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_sample_validates_one_of_every_shape(every_row, tmp_path):
-    report = export_fhir(every_row, tmp_path / "sample", validate="sample")
+    report = export_fhir(every_row, tmp_path / "sample", validate="fast")
     assert sum(report.validated.values()) > 0.8 * sum(report.resources.values())
     assert any(line.startswith("validated ") for line in report.lines())
 
@@ -310,7 +310,7 @@ def test_nothing_but_validation_needs_fhir_resources():
 
 @pytest.mark.slow
 def test_a_thousand_patients_are_valid(tmp_path):
-    report = export_fhir(reference.population(1_000, seed=8), tmp_path / "out", validate="all")
+    report = export_fhir(reference.population(1_000, seed=8), tmp_path / "out", validate="full")
     assert report.resources["Patient"] == 1_000
     assert report.validated == report.resources
     assert inspect_fhir(tmp_path / "out").dangling == 0

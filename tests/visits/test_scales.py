@@ -8,14 +8,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ehrsim import vocabulary
-from ehrsim.visits import MISSING, Sequences, encode
+from ehrsim.visits import encode
 from ehrsim.visits.scales import (
     fit_histogram,
-    fit_profiles,
     fit_quantiles,
     fit_scales,
 )
-from ehrsim.visits.sequences import offsets_of
 from ehrsim.vocabulary import Entry
 
 LEVELS = 64
@@ -199,45 +197,6 @@ def test_every_histogram_is_an_inverse(numbers, bins):
     assert (numbers <= histogram.knots[assigned, -1]).all()
 
 
-def sequences_of(*statics: list[int]) -> Sequences:
-    """Patients with nothing but statics."""
-    count = len(statics)
-    none = np.full(count, MISSING)
-    empty = np.zeros(0, np.int64)
-    return Sequences(
-        subject=np.arange(count),
-        birth=none,
-        death=none,
-        end=none,
-        static_offsets=offsets_of(np.array([len(row) for row in statics])),
-        statics=np.array([static for row in statics for static in row], np.int32),
-        step_offsets=np.zeros(count + 1, np.int64),
-        time=empty,
-        kind=empty.astype(np.int32),
-        visit=empty,
-        length=empty,
-        end_value=empty.astype(np.float32),
-        event_offsets=np.zeros(1, np.int64),
-        entry=empty.astype(np.int32),
-        offset=empty,
-        value=empty.astype(np.float32),
-        duration=empty,
-    )
-
-
-def test_profiles_shared_by_too_few_lose_their_rarest_static():
-    rows, patients = fit_profiles(sequences_of(*[[1, 3]] * 5, *[[2, 3]] * 4, [1, 4], [2, 5, 3]), min_patients=3)
-    assert dict(zip(map(tuple, rows.tolist()), patients.tolist(), strict=True)) == {(1, 3): 5, (2, 3): 5, (0, 0): 1}
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.lists(st.integers(1, 4), max_size=3, unique=True), min_size=1, max_size=30), st.integers(1, 6))
-def test_no_profile_but_the_empty_one_stands_for_few(statics, min_patients):
-    rows, patients = fit_profiles(sequences_of(*statics), min_patients)
-    assert patients.sum() == len(statics)
-    assert all(n >= min_patients or not row.any() for row, n in zip(rows, patients, strict=True))
-
-
 def test_scales_of_records_are_those_of_their_numbers(tiny_events):
     words, _ = vocabulary.fit(tiny_events.lazy(), min_patients=3)
     sequences, _ = encode(tiny_events, words)
@@ -251,8 +210,7 @@ def test_scales_of_records_are_those_of_their_numbers(tiny_events):
     assert scales.code_patients[words.index[Entry("RxNorm//860975", None, None)]] == patients
     medication = words.index[Entry("RxNorm//860975", None, None)]
     assert scales.durations.knots[medication].tolist() == [90 * 86_400 - 600] * len(scales.durations.knots[medication])
-    per_patient = tiny_events.filter(pl.col("code") == "MEDS_BIRTH").height
-    assert scales.profile_patients.sum() == sequences.patients == per_patient
+    assert scales.profile_shares.sum() == pytest.approx(1.0)
 
 
 def test_nobody_has_scales_that_know_nothing(tiny_events):
