@@ -55,6 +55,9 @@ class Sizes(NamedTuple):
         return self.kinds - 1
 
 
+NO_CODES = -1
+
+
 class Context(NamedTuple):
     """What is known of a patient beforehand; leading axis N. 0 stands for "not given" everywhere."""
 
@@ -63,7 +66,7 @@ class Context(NamedTuple):
     outcome: Array
     """(N,) 1 alive at the end of the record, 2 dead."""
     codes: Array
-    """(N, C) indices of codes that the patient has at some time."""
+    """(N, C) indices of codes that the patient has at some time; NO_CODES in the first place: has none at all."""
     first_age: Array
     """(N,) age at the first step in years, NaN if not given."""
 

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from flax import nnx
 
-from ehrsim.batch import Batch, Context, Sizes, Visit
+from ehrsim.batch import NO_CODES, Batch, Context, Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Origin
 from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, along, constant, normalise, table
@@ -107,7 +107,9 @@ class ContextEmbedding(nnx.Module):
         """(N,) -> (N, width)."""
         total = base.sum_embeddings(self.statics[...].at[0].set(0.0), context.statics)
         total = total + self.outcome[...].at[0].set(0.0)[context.outcome]
-        total = total + base.sum_embeddings(self.codes[...].at[0].set(0.0), context.codes)
+        codes = self.codes[...]
+        total = total + base.sum_embeddings(codes.at[0].set(0.0), jnp.maximum(context.codes, 0))
+        total = total + jnp.where(context.codes[:, :1] == NO_CODES, codes[:1], 0.0)
         known = ~jnp.isnan(context.first_age)
         age = jnp.where(known, context.first_age, 0.0)
         return total + jnp.where(known[:, None], self.age(age_features(age, jnp.zeros_like(age))), 0.0)
@@ -348,9 +350,26 @@ def _mean_by_patient(states: Array, batch: Batch) -> Array:
 
 
 def _hide(context: Context, key: Array, rate: float) -> Context:
-    """The context with parts hidden at random: each static, the outcome, each code and the first age."""
-    keys = jax.random.split(key, 4)
-    shown = [jax.random.uniform(part_key, part.shape) >= rate for part_key, part in zip(keys, context, strict=True)]
-    age = jnp.where(shown[3], context.first_age, jnp.nan)
-    hidden = [jnp.where(show, part, 0) for show, part in zip(shown[:3], context[:3], strict=True)]
-    return Context(hidden[0], hidden[1], hidden[2], age)
+    """The context with parts hidden at random: statics, the outcome, codes and the first age.
+
+    Whether codes are asked about does not depend on what the patient has, and having none is told apart from not being
+    asked: else the mere absence of codes in the context, which is how most patients are drawn, would speak for short
+    records. In half of the patients all statics are shown, as they are when patients are drawn.
+    """
+    keys = jax.random.split(key, 6)
+    patients, places = context.codes.shape
+
+    def shown(part: int, shape: tuple[int, ...]) -> Array:
+        return jax.random.uniform(keys[part], shape) >= rate
+
+    every = jax.random.uniform(keys[0], (patients, 1)) < 0.5
+    asked = shown(4, (patients, 1))
+    number = jax.random.randint(keys[5], (patients, 1), 1, places + 1)
+    codes = jnp.where(asked & (jnp.arange(places)[None] < number), context.codes, 0)
+    none = jnp.where(asked[:, 0] & (context.codes[:, 0] == 0), NO_CODES, codes[:, 0])
+    return Context(
+        statics=jnp.where(every | shown(1, context.statics.shape), context.statics, 0),
+        outcome=jnp.where(shown(2, (patients,)), context.outcome, 0),
+        codes=codes.at[:, 0].set(none),
+        first_age=jnp.where(shown(3, (patients,)), context.first_age, jnp.nan),
+    )

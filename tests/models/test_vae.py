@@ -1,0 +1,50 @@
+"""What is particular to the sequence VAE: what it is told of a patient in training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ehrsim.batch import NO_CODES, Context
+from ehrsim.models.vae import _hide
+
+PATIENTS = 20_000
+
+
+def hidden(codes: list[int]) -> Context:
+    """The context of many patients alike, as shown in training."""
+    context = Context(
+        statics=jnp.tile(jnp.array([[3, 7]], jnp.int32), (PATIENTS, 1)),
+        outcome=jnp.full(PATIENTS, 2, jnp.int32),
+        codes=jnp.tile(jnp.array([codes], jnp.int32), (PATIENTS, 1)),
+        first_age=jnp.full(PATIENTS, 41.0, jnp.float32),
+    )
+    return _hide(context, jax.random.key(3), 0.5)
+
+
+def test_not_being_asked_about_codes_says_nothing_of_having_any():
+    unasked = {
+        name: float(np.mean(np.all(np.asarray(hidden(codes).codes) == 0, axis=1)))
+        for name, codes in {"none": [0, 0, 0, 0], "one": [5, 0, 0, 0], "many": [5, 9, 2, 8]}.items()
+    }
+    assert max(unasked.values()) - min(unasked.values()) < 0.02, unasked
+    assert np.isclose(unasked["none"], 0.5, atol=0.02)
+
+
+def test_a_patient_without_codes_is_told_apart_when_asked():
+    none = np.asarray(hidden([0, 0, 0, 0]).codes)
+    assert set(none[:, 0].tolist()) == {0, NO_CODES}
+    assert not none[:, 1:].any()
+    assert NO_CODES not in np.asarray(hidden([5, 9, 2, 8]).codes)
+
+
+def test_any_number_of_the_codes_of_a_patient_is_shown():
+    shown = (np.asarray(hidden([5, 9, 2, 8]).codes) > 0).sum(1)
+    assert np.allclose(np.bincount(shown) / PATIENTS, [0.5, 0.125, 0.125, 0.125, 0.125], atol=0.02)
+
+
+def test_half_of_the_patients_show_all_their_statics():
+    context = hidden([5, 0, 0, 0])
+    whole = np.mean(np.all(np.asarray(context.statics) == [3, 7], axis=1))
+    assert np.isclose(whole, 0.5 + 0.5 * 0.25, atol=0.02)
+    assert np.isclose(np.mean(np.asarray(context.outcome) == 2), 0.5, atol=0.02)
+    assert np.isclose(np.mean(np.isnan(np.asarray(context.first_age))), 0.5, atol=0.02)
