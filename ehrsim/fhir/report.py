@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ehrsim.importers.report import Count
+from ehrsim import counts
 
 
 class ExportReport(msgspec.Struct):
@@ -19,18 +19,18 @@ class ExportReport(msgspec.Struct):
     """Resources written, by type."""
     patients: int = 0
     events: int = 0
-    not_carried: dict[str, Count] = {}
-    changed: dict[str, Count] = {}
+    not_carried: counts.Counts = {}
+    changed: counts.Counts = {}
     validated: dict[str, int] = {}
     """Resources held against fhir.resources, by type; all passed, or the export failed."""
 
     def omit(self, reason: str, count: int, example: object = "") -> None:
         """Count what FHIR does not carry."""
-        _add(self.not_carried, reason, count, example)
+        counts.add(self.not_carried, reason, count, example)
 
     def change(self, reason: str, count: int, example: object = "") -> None:
         """Count what is carried in an altered form."""
-        _add(self.changed, reason, count, example)
+        counts.add(self.changed, reason, count, example)
 
     def lines(self) -> list[str]:
         """The report for people, a line each."""
@@ -39,23 +39,12 @@ class ExportReport(msgspec.Struct):
             f"wrote {total:,} resources of {self.patients:,} patients from {self.events:,} events ({self.format})",
             "resources: " + _listed(self.resources),
         ]
-        for title, group in (("not carried by FHIR", self.not_carried), ("changed", self.changed)):
-            for reason, count in group.items():
-                example = f" (first: {count.example})" if count.example else ""
-                lines.append(f"{title} {count.count:,}: {reason}{example}")
+        lines += counts.lines("not carried by FHIR", self.not_carried)
+        lines += counts.lines("changed", self.changed)
         if self.validated:
             lines.append(f"validated {sum(self.validated.values()):,}, all valid: {_listed(self.validated)}")
         return lines
 
 
-def _add(group: dict[str, Count], reason: str, count: int, example: object) -> None:
-    if count <= 0:
-        return
-    if reason in group:
-        group[reason].count += count
-    else:
-        group[reason] = Count(count, str(example)[:200])
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+def _listed(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(numbers.items()))

@@ -10,12 +10,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-
-class Count(msgspec.Struct):
-    """How often something happened, and the first time in words."""
-
-    count: int
-    example: str
+from ehrsim import counts
 
 
 @dataclass
@@ -43,9 +38,9 @@ class ImportReport(msgspec.Struct, dict=True):
     events: int = 0
     systems: dict[str, int] = {}
     kinds: dict[str, int] = {}
-    skipped: dict[str, Count] = {}
-    changed: dict[str, Count] = {}
-    findings: dict[str, Count] = {}
+    skipped: counts.Counts = {}
+    changed: counts.Counts = {}
+    findings: counts.Counts = {}
     splits: dict[str, int] = {}
 
     @cached_property
@@ -55,15 +50,15 @@ class ImportReport(msgspec.Struct, dict=True):
 
     def skip(self, reason: str, count: int = 1, example: object = "") -> None:
         """Count rows that are left out."""
-        _add(self.skipped, reason, count, example)
+        counts.add(self.skipped, reason, count, example)
 
     def change(self, reason: str, count: int = 1, example: object = "") -> None:
         """Count rows that are kept in an altered form."""
-        _add(self.changed, reason, count, example)
+        counts.add(self.changed, reason, count, example)
 
     def find(self, what: str, count: int = 1, example: object = "") -> None:
         """Count oddities that are kept as they are."""
-        _add(self.findings, what, count, example)
+        counts.add(self.findings, what, count, example)
 
     def count_codes(self, kinds: Counter[str], systems: Counter[str]) -> None:
         """Add to the counts of events written."""
@@ -81,23 +76,12 @@ class ImportReport(msgspec.Struct, dict=True):
         """The report for people, a line each."""
         lines = [f"{self.format}: {self.files:,} files, {self.rows:,} rows read from {self.source}"]
         lines.append(f"wrote {self.events:,} events of {self.subjects:,} subjects")
-        for title, counts in (("kinds", self.kinds), ("code systems", self.systems)):
-            ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        for title, numbers in (("kinds", self.kinds), ("code systems", self.systems)):
+            ordered = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
             lines.append(f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in ordered))
         for title, group in (("skipped", self.skipped), ("changed", self.changed), ("found", self.findings)):
-            for reason, count in group.items():
-                example = f" (first: {count.example})" if count.example else ""
-                lines.append(f"{title} {count.count:,}: {reason}{example}")
+            lines += counts.lines(title, group)
         return lines
-
-
-def _add(group: dict[str, Count], reason: str, count: int, example: object) -> None:
-    if count <= 0:
-        return
-    if reason in group:
-        group[reason].count += count
-    else:
-        group[reason] = Count(count, str(example)[:200])
 
 
 def name_of(source: Path) -> str:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ehrsim import events
+from ehrsim.counts import Count
 from ehrsim.importers import import_events, meds
-from ehrsim.importers.report import Count, ImportReport
+from ehrsim.importers.report import ImportReport
 
 FOLDED = "end event folded into end_time"
 SMALL = ["covid_wuhan_375", "pbcseq_312", "uci_diabetes_70", "synthea_stu3_1461", "nafld_mayo_17549"]
