@@ -90,7 +90,9 @@ def test_no_bar_passes_the_end_of_the_record_and_text_is_escaped() -> None:
 
 @pytest.mark.parametrize("rows", [life(1, 0), life(1, 1)])
 def test_the_barest_records_can_be_drawn(rows: list[tuple[object, ...]]) -> None:
-    ElementTree.fromstring(draw(timeline(frame(rows), 1)))
+    drawing = ElementTree.fromstring(draw(timeline(frame(rows), 1)))
+    assert drawing.tag.endswith("svg")
+    assert any(node.text for node in drawing.iter("text")), "even an empty life has an axis"
 
 
 def test_a_short_stay_is_told_in_days() -> None:
