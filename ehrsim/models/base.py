@@ -72,6 +72,14 @@ class Origin(NamedTuple):
     """(N, first_gaps)"""
 
 
+class Noise(NamedTuple):
+    """Standard normal numbers that a model takes: all that is random in it when patients are drawn."""
+
+    start: int = 0
+    """Numbers a patient, and `step` numbers a visit."""
+    step: int = 0
+
+
 class PatientModel(Protocol):
     """A generative model of patients. Arrays only: no events, no frames, no files."""
 
@@ -83,11 +91,15 @@ class PatientModel(Protocol):
     def log_likelihood(self, batch: Batch, key: Array) -> Array:
         """(N,) log-likelihood of each patient in nats, or a lower bound of it."""
 
-    def start(self, keys: Array, context: Context) -> tuple[State, Origin]:
-        """The state before the first visit of N patients, drawn with one key each."""
+    @property
+    def noise(self) -> Noise:
+        """How many random numbers `start` and `step` take."""
 
-    def step(self, keys: Array, state: State, previous: Visit, first: Array, memory: Memory) -> tuple[State, Heads]:
-        """Take in the previous visit (ignored where `first`) and offer heads for the next one."""
+    def start(self, noise: Array, context: Context) -> tuple[State, Origin]:
+        """The state before the first visit of N patients, from `noise` (N, noise.start)."""
+
+    def step(self, noise: Array, state: State, previous: Visit, first: Array, memory: Memory) -> tuple[State, Heads]:
+        """Take in the previous visit (ignored where `first`) and offer heads for the next one, from (N, noise.step)."""
 
 
 def softplus(x: Array) -> Array:
@@ -104,8 +116,9 @@ def log_probability(logits: Array, index: Array) -> Array:
 def sum_embeddings(table: Array, codes: Array, scale: Array | None = None) -> Array:
     """Sum over the places of rows of `table` (V, d): `codes` (..., K) -> (..., d), each row times its `scale` (..., K).
 
-    Place by place: gathering (..., K, d) first and then summing takes 35 times as long on a CPU. The loop is unrolled
-    where it is short of work (sampling), and kept as a loop in training, which compiles four times as fast.
+    Place by place: gathering (..., K, d) first and then summing takes 35 times as long on a CPU. Eight places at a time
+    where a place is little work (sampling): XLA would gather all places before the first addition if they were not in a
+    loop. Training compiles faster with one at a time.
     """
     places = [jnp.moveaxis(codes, -1, 0)] if scale is None else [jnp.moveaxis(part, -1, 0) for part in (codes, scale)]
 
@@ -114,7 +127,7 @@ def sum_embeddings(table: Array, codes: Array, scale: Array | None = None) -> Ar
         return total + (rows if scale is None else rows * place[1][..., None]), None
 
     zero = jnp.zeros((*codes.shape[:-1], table.shape[-1]), table.dtype)
-    return jax.lax.scan(add, zero, places, unroll=codes.shape[-1] if codes.size <= 1 << 14 else 1)[0]
+    return jax.lax.scan(add, zero, places, unroll=8 if codes.size <= 1 << 14 else 1)[0]
 
 
 def multi_hot(codes: Array, size: int) -> Array:

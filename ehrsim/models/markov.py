@@ -15,7 +15,7 @@ from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Origin
+from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Noise, Origin
 from ehrsim.models.layers import along, table
 
 AGE_BANDS = (1.0, 5.0, 12.0, 18.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
@@ -61,13 +61,18 @@ class Markov(nnx.Module):
         steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
         return base.per_patient(steps, batch) + base.origin_log_probability(self._origin(batch.origin.shape[0]), batch)
 
-    def start(self, keys: Array, context: Context) -> tuple[tuple[Array, Array], Origin]:
+    @property
+    def noise(self) -> Noise:
+        """None: nothing is latent."""
+        return Noise()
+
+    def start(self, noise: Array, context: Context) -> tuple[tuple[Array, Array], Origin]:
         """The state is the kind of the previous visit and the patient's statics."""
         patients = context.statics.shape[0]
         return (jnp.full(patients, self.sizes.kinds), context.statics), self._origin(patients)
 
     def step(
-        self, keys: Array, state: tuple[Array, Array], previous: Visit, first: Array, memory: Memory
+        self, noise: Array, state: tuple[Array, Array], previous: Visit, first: Array, memory: Memory
     ) -> tuple[tuple[Array, Array], Heads]:
         """Remember the kind of the previous visit."""
         kind = jnp.where(first, self.sizes.kinds, previous.kind)

@@ -22,7 +22,7 @@ from flax import nnx
 
 from ehrsim.batch import NO_CODES, Batch, Context, Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Origin
+from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Noise, Origin
 from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, along, constant, normalise, table
 
 
@@ -275,21 +275,24 @@ class VAE(nnx.Module):
         kl = jnp.where(batch.real, kl_patient.sum(-1), 0.0) + base.per_patient(kl_visit.sum(-1), batch)
         return likelihood - kl
 
-    def start(self, keys: Array, context: Context) -> tuple[State, Origin]:
+    @property
+    def noise(self) -> Noise:
+        """Of z and of u."""
+        return Noise(self.config.patient_latent, self.config.visit_latent)
+
+    def start(self, noise: Array, context: Context) -> tuple[State, Origin]:
         """Draw z from its prior."""
         embedded = self.context(context)
         prior = _gaussian(self.prior_patient(embedded))
-        noise = jax.vmap(lambda key: jax.random.normal(key, (self.config.patient_latent,)))(keys)
         patient = self._patient(prior.draw(noise), embedded)
         return State(jnp.tanh(self.initial(patient)), patient), self._origin(patient)
 
-    def step(self, keys: Array, state: State, previous: Visit, first: Array, memory: Memory) -> tuple[State, Heads]:
+    def step(self, noise: Array, state: State, previous: Visit, first: Array, memory: Memory) -> tuple[State, Heads]:
         """Advance the recurrence, then draw u from its prior."""
         advanced = self.recurrence.step(state.h, self.recurrence.inner(self.embedding(previous)))
         h = jnp.where(first[:, None], state.h, advanced)
         prior = _gaussian(self.prior_visit(jnp.concatenate([h, state.patient], axis=-1)))
-        u = prior.draw(jax.vmap(lambda key: jax.random.normal(key, (self.config.visit_latent,)))(keys))
-        heads = self.decoder(jnp.concatenate([h, state.patient, u], axis=-1), memory)
+        heads = self.decoder(jnp.concatenate([h, state.patient, prior.draw(noise)], axis=-1), memory)
         return State(h, state.patient), heads
 
     def _patient(self, z: Array, embedded: Array) -> Array:

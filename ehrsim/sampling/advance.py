@@ -1,31 +1,68 @@
 """One step of every slot: when the next visit is, what it holds, and whether the record ends with it.
 
-Every random number comes from the key of (seed, patient, attempt, visit), so that neither the number of slots, nor
-their order, nor the number of patients has any influence on a patient. A patient who does not meet the conditions asked
-for is drawn again (`attempt`) until one does.
+Every random number is a hash of (seed, patient, attempt, visit, purpose, place), so that neither the number of slots,
+nor their order, nor the number of patients has any influence on a patient. A patient who does not meet the conditions
+asked for is drawn again (`attempt`) until one does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ehrsim.batch import Context, Sizes, Visit
 from ehrsim.models.base import At, Heads, Memory, PatientModel, multi_hot, softplus
-from ehrsim.sampling.sets import Draw, draw_index, draw_set, join_sets, uniforms_needed
+from ehrsim.sampling.counters import Counters, counters
+from ehrsim.sampling.sets import Draw, draw_index, draw_set, join_sets
 from ehrsim.sampling.slots import Row, Slots, Tables, blank_visit
 
 Array = jax.Array
 YEAR = 365.25 * 86_400.0
 EPOCH_2000 = 946_684_800.0
-SINGLE = 14
-"""Uniforms a step that are drawn once for the whole step."""
 BEGINNINGS_A_PIECE = 32
 """Patients begun together: about a tenth of the slots begin one at each step."""
 EVENTS_A_PIECE = 4
 """Events a slot, on average, that are scored together."""
+
+
+class Purpose(IntEnum):
+    """What a random number is for."""
+
+    START = 0
+    STEP = 1
+    ONCE = 2
+    REPEAT = 3
+    OFFSET = 4
+    OFFSET_WITHIN = 5
+    VALUE = 6
+    RANK = 7
+    DURATION = 8
+    DURATION_WITHIN = 9
+    CODES = 16
+    """Of the first group of codes; those of the others follow."""
+
+
+class Once(NamedTuple):
+    """The numbers (B,) between 0 and 1 that a step takes one of."""
+
+    profile: Array
+    offer: Array
+    origin: Array
+    origin_within: Array
+    origin_clock: Array
+    first_gap: Array
+    first_gap_within: Array
+    kind: Array
+    gap: Array
+    gap_within: Array
+    clock: Array
+    clock_within: Array
+    length: Array
+    length_within: Array
 
 
 def advance(
@@ -36,20 +73,21 @@ def advance(
     `seed` is the run's key; patients from index `end` on are not drawn; a record ends at `longest` steps at the latest.
     """
     sizes = model.sizes
-    keys = jax.vmap(lambda p, a, v: _fold(seed, p, a, v))(slots.patient, slots.attempt, slots.visit_number)
-    uniform = _Uniforms(jax.vmap(lambda key: jax.random.uniform(key, (_needed(sizes),), minval=1e-7))(keys), sizes)
+    draws = slots.draws
+    once = Once(*draws.uniform(Purpose.ONCE, len(Once._fields)).T)
     first = slots.visit_number == 0
-    slots, first_gap = _begin(model, tables, keys, first, slots, uniform)
+    slots, first_gap = _begin(model, tables, draws, once, first, slots)
     previous = jnp.where(first[:, None], 0.0, multi_hot(slots.visit.codes, sizes.vocabulary))
     memory = Memory(previous=previous, seen=slots.seen)
-    state, heads = model.step(_purpose(keys, 1), slots.state, slots.visit, first, memory)
-    visit, time, terminal = _when(heads, tables, sizes, slots, first, first_gap, longest, uniform)
-    drawn = _codes(heads, visit, sizes, keys, uniform)
+    noise = draws.normal(Purpose.STEP, model.noise.step)
+    state, heads = model.step(noise, slots.state, slots.visit, first, memory)
+    visit, time, terminal = _when(heads, tables, sizes, slots, first, first_gap, longest, once)
+    drawn = _codes(heads, visit, sizes, draws)
     codes = jnp.where(terminal[:, None], 0, drawn.codes)
     visit = _with_history(visit._replace(codes=codes), slots)
-    visit, truncated = _repeat(heads, visit, uniform.places(0, sizes.places))
-    visit = _attributes(heads, visit, tables, sizes, uniform)
-    length = draw_index(heads.length(visit), uniform.one(2))
+    visit, truncated = _repeat(heads, visit, draws)
+    visit = _attributes(heads, visit, tables, sizes, draws)
+    length = draw_index(heads.length(visit), once.length)
     visit = visit._replace(length=jnp.where((visit.kind > 0) & (visit.kind < sizes.continues), length, 0))
     remembered = _remember(slots, visit)
     accepted = terminal & _accepts(tables, sizes, remembered, visit)
@@ -57,60 +95,27 @@ def advance(
         patient=slots.patient,
         attempt=slots.attempt,
         origin=slots.origin,
-        origin_clock=uniform.one(8),
+        origin_clock=once.origin_clock,
         statics=slots.context.statics,
         time=time,
         kind=visit.kind,
         clock=visit.clock,
-        clock_within=uniform.one(3),
+        clock_within=once.clock_within,
         length=visit.length,
-        length_within=uniform.one(4),
+        length_within=once.length_within,
         codes=visit.codes,
         offset=visit.offset,
-        offset_within=jnp.take_along_axis(uniform.places(4, sizes.offsets), visit.offset, axis=-1),
+        # By bin, not by place: events of a step in the same bin are of the same moment.
+        offset_within=draws.uniform_at(Purpose.OFFSET_WITHIN, jnp.arange(first.shape[0])[:, None], visit.offset),
         value=visit.value,
         rank=visit.rank,
         duration=visit.duration,
-        duration_within=uniform.places(5, sizes.places),
+        duration_within=draws.uniform(Purpose.DURATION_WITHIN, sizes.places),
         accepted=accepted,
         truncated=(drawn.number > sizes.places) | truncated,
     )
-    return _next(remembered._replace(state=state, visit=visit, time=time), terminal, accepted, end), row
-
-
-def _fold(seed: Array, patient: Array, attempt: Array, visit: Array) -> Array:
-    return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(seed, patient), attempt), visit)
-
-
-def _purpose(keys: Array, purpose: int) -> Array:
-    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
-
-
-def _needed(sizes: Sizes) -> int:
-    return SINGLE + len(sizes.groups) * uniforms_needed() + 5 * sizes.places + sizes.offsets
-
-
-class _Uniforms:
-    """The uniforms of one step of every slot, by purpose: single ones, those of each set, and those of the places."""
-
-    def __init__(self, numbers: Array, sizes: Sizes) -> None:
-        self._numbers, self._sizes = numbers, sizes
-
-    def one(self, purpose: int) -> Array:
-        """(B,) one number a slot."""
-        return self._numbers[:, purpose]
-
-    def set(self, group: int) -> Array:
-        """(B, uniforms_needed()) numbers of a group of codes."""
-        first = SINGLE + group * uniforms_needed()
-        return self._numbers[:, first : first + uniforms_needed()]
-
-    def places(self, purpose: int, count: int) -> Array:
-        """(B, count): purposes 0 to 3 and 5 have K numbers each, purpose 4 has as many as there are offset bins."""
-        first = SINGLE + len(self._sizes.groups) * uniforms_needed()
-        first += 4 * self._sizes.places if purpose == 4 else purpose * self._sizes.places
-        first += self._sizes.offsets - self._sizes.places if purpose == 5 else 0
-        return self._numbers[:, first : first + count]
+    after = remembered._replace(state=state, visit=visit, time=time)
+    return _next(after, terminal, accepted, end, seed), row
 
 
 def _inside(knots: Array, bins: Array, uniform: Array) -> Array:
@@ -122,11 +127,11 @@ def _inside(knots: Array, bins: Array, uniform: Array) -> Array:
 
 
 def _begin(
-    model: PatientModel, tables: Tables, keys: Array, first: Array, slots: Slots, uniform: _Uniforms
+    model: PatientModel, tables: Tables, draws: Counters, once: Once, first: Array, slots: Slots
 ) -> tuple[Slots, Array]:
     """Slots whose patient is new get a context, a state and an origin; also the bins to the first step."""
-    profile = jnp.searchsorted(tables.profile_weight, uniform.one(9) * tables.profile_weight[-1], side="right")
-    offer = jnp.searchsorted(tables.offer_weight, uniform.one(10) * tables.offer_weight[-1], side="right")
+    profile = jnp.searchsorted(tables.profile_weight, once.profile * tables.profile_weight[-1], side="right")
+    offer = jnp.searchsorted(tables.offer_weight, once.offer * tables.offer_weight[-1], side="right")
     drawn = Context(
         statics=tables.profiles[jnp.minimum(profile, tables.profiles.shape[0] - 1)],
         outcome=jnp.full_like(slots.context.outcome, tables.outcome),
@@ -135,21 +140,21 @@ def _begin(
     )
     context = jax.tree.map(lambda new, old: _where(first, new, old), drawn, slots.context)
     old_state, structure = jax.tree.flatten(slots.state)
-    purpose_keys = _purpose(keys, 2)
 
     def fill(slot: Array, _: Array, filled: tuple[Array, ...]) -> tuple[Array, ...]:
         source = jnp.minimum(slot, first.shape[0] - 1)
-        state, logits = model.start(purpose_keys[source], jax.tree.map(lambda part: part[source], context))
-        begun = draw_index(logits.origin, uniform.one(0)[source])
-        gap = draw_index(logits.first_gap, uniform.one(1)[source])
+        noise = Counters(draws.left[source], draws.right[source]).normal(Purpose.START, model.noise.start)
+        state, logits = model.start(noise, jax.tree.map(lambda part: part[source], context))
+        begun = draw_index(logits.origin, once.origin[source])
+        gap = draw_index(logits.first_gap, once.first_gap[source])
         new = (begun, gap, *jax.tree.leaves(state))
         return tuple(old.at[slot].set(part, mode="drop") for old, part in zip(filled, new, strict=True))
 
     zero = jnp.zeros_like(slots.origin)
     begun, gap, *leaves = _in_pieces(first.astype(jnp.int32), BEGINNINGS_A_PIECE, fill, (zero, zero, *old_state))
     state = jax.tree.unflatten(structure, leaves)
-    to_first = _inside(tables.first_gap_knots, gap, uniform.one(6))
-    origin = jnp.where(first, _inside(tables.origin_knots, begun, uniform.one(5)), slots.origin)
+    to_first = _inside(tables.first_gap_knots, gap, once.first_gap_within)
+    origin = jnp.where(first, _inside(tables.origin_knots, begun, once.origin_within), slots.origin)
     blank = blank_visit(first.shape[0], slots.visit.codes.shape[1])
     return slots._replace(
         context=context,
@@ -175,15 +180,15 @@ def _when(
     first: Array,
     first_gap: Array,
     longest: Array,
-    uniform: _Uniforms,
+    once: Once,
 ) -> tuple[Visit, Array, Array]:
     """Kind, gap, age and clock of the next step, its time bin, and whether it ends the record."""
     logits = heads.kind()
     impossible = first[:, None] & (jnp.arange(sizes.kinds) == sizes.continues)[None]
-    kind = draw_index(jnp.where(impossible, -jnp.inf, logits), uniform.one(7))
+    kind = draw_index(jnp.where(impossible, -jnp.inf, logits), once.kind)
     visit = slots.visit._replace(kind=kind)
-    gap = jnp.where(first, 0, draw_index(heads.gap(visit), uniform.one(11)))
-    bins = jnp.where(first, first_gap, _inside(tables.gap_knots, gap, uniform.one(12)))
+    gap = jnp.where(first, 0, draw_index(heads.gap(visit), once.gap))
+    bins = jnp.where(first, first_gap, _inside(tables.gap_knots, gap, once.gap_within))
     time = slots.time + bins
     over = (time > tables.horizon) | (slots.visit_number + 1 >= longest)
     kind = jnp.where(over & (kind < sizes.death), sizes.end, kind)
@@ -196,22 +201,22 @@ def _when(
         age=(time - slots.origin).astype(jnp.float32) * tables.step_seconds / YEAR,
         year=(time.astype(jnp.float32) * tables.step_seconds - EPOCH_2000) / YEAR,
     )
-    visit = visit._replace(clock=draw_index(heads.clock(visit), uniform.one(13)))
+    visit = visit._replace(clock=draw_index(heads.clock(visit), once.clock))
     return visit, time, kind >= sizes.death
 
 
-def _codes(heads: Heads, visit: Visit, sizes: Sizes, keys: Array, uniform: _Uniforms) -> Draw:
+def _codes(heads: Heads, visit: Visit, sizes: Sizes, draws: Counters) -> Draw:
     """The codes of a step, group after group."""
-    draws: list[Draw] = []
+    drawn: list[Draw] = []
     starts: list[int] = []
     so_far = Draw(jnp.zeros_like(visit.codes), jnp.zeros_like(visit.kind))
     for group, (start, stop) in enumerate(sizes.groups):
         if start == stop:
             continue
         logits = heads.codes(group, visit._replace(codes=so_far.codes))
-        draws.append(draw_set(logits, uniform.set(group), _purpose(keys, 3 + group), sizes.places))
+        drawn.append(draw_set(logits, draws.bits(Purpose.CODES + group, stop - start), sizes.places))
         starts.append(start)
-        so_far = join_sets(draws, starts, sizes.places)
+        so_far = join_sets(drawn, starts, sizes.places)
     return so_far
 
 
@@ -242,7 +247,7 @@ def _in_pieces(
     def body(carry: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
         begin, filled = carry
         number = begin + jnp.arange(piece)
-        slot = jnp.searchsorted(upto, number, side="right", method="compare_all")
+        slot = jnp.searchsorted(upto, number, side="right")
         before = jnp.where(slot > 0, upto[jnp.clip(slot - 1, 0, slots - 1)], 0)
         return begin + piece, fill(slot, number - before, filled)
 
@@ -264,12 +269,12 @@ def _each_event(visit: Visit, score: Callable[[At], tuple[Array, ...]], like: tu
     return _in_pieces((visit.codes > 0).sum(-1), slots * min(EVENTS_A_PIECE, places), fill, like)
 
 
-def _repeat(heads: Heads, visit: Visit, uniform: Array) -> tuple[Visit, Array]:
+def _repeat(heads: Heads, visit: Visit, draws: Counters) -> tuple[Visit, Array]:
     """Give each code as many places as it occurs, and say where there were not enough."""
     places, repeat = visit.codes.shape[1], heads.repeat(visit)
 
     def once_more(at: At) -> tuple[Array, ...]:
-        again = -jnp.log(uniform[at]) / jnp.maximum(softplus(-repeat(at)), 1e-6)
+        again = -jnp.log(draws.uniform_at(Purpose.REPEAT, *at)) / jnp.maximum(softplus(-repeat(at)), 1e-6)
         return (1 + jnp.minimum(again, places).astype(jnp.int32),)
 
     (copies,) = _each_event(visit, once_more, (jnp.zeros_like(visit.codes),))
@@ -287,15 +292,15 @@ def _repeat(heads: Heads, visit: Visit, uniform: Array) -> tuple[Visit, Array]:
     return spread, upto[:, -1] > places
 
 
-def _attributes(heads: Heads, visit: Visit, tables: Tables, sizes: Sizes, uniform: _Uniforms) -> Visit:
+def _attributes(heads: Heads, visit: Visit, tables: Tables, sizes: Sizes, draws: Counters) -> Visit:
     """Draw offset, value and duration of every event."""
     attributes = heads.attributes(visit)
-    by_purpose = [uniform.places(purpose, sizes.places) for purpose in (3, 1, 2, 5)]
+    purposes = (Purpose.OFFSET, Purpose.VALUE, Purpose.RANK, Purpose.DURATION)
 
     def draw(at: At) -> tuple[Array, ...]:
         logits = attributes(at)
         codes = visit.codes[at]
-        for_offset, for_value, for_rank, for_duration = (numbers[at] for numbers in by_purpose)
+        for_offset, for_value, for_rank, for_duration = (draws.uniform_at(purpose, *at) for purpose in purposes)
         value = jnp.where(tables.valued[codes], draw_index(logits.value, for_value), 0)
         rank = jnp.where(value > 0, ((value - 1).astype(jnp.float32) + for_rank) / (sizes.values - 1), 0.0)
         duration = jnp.where(tables.ended[codes], draw_index(logits.duration, for_duration), 0)
@@ -330,13 +335,17 @@ def _accepts(tables: Tables, sizes: Sizes, slots: Slots, visit: Visit) -> Array:
     return accepted
 
 
-def _next(slots: Slots, terminal: Array, accepted: Array, end: Array) -> Slots:
+def _next(slots: Slots, terminal: Array, accepted: Array, end: Array, seed: Array) -> Slots:
     """Hand the next patients to the slots whose record was accepted; draw the rejected ones again."""
     order = jnp.cumsum(accepted.astype(jnp.int32))
     fresh = jnp.minimum(slots.waiting + order - 1, end)
+    patient = jnp.where(accepted, fresh, slots.patient)
+    attempt = jnp.where(accepted, 0, slots.attempt + (terminal & ~accepted).astype(jnp.int32))
+    visit_number = jnp.where(terminal, 0, slots.visit_number)
     return slots._replace(
-        patient=jnp.where(accepted, fresh, slots.patient),
-        attempt=jnp.where(accepted, 0, slots.attempt + (terminal & ~accepted).astype(jnp.int32)),
-        visit_number=jnp.where(terminal, 0, slots.visit_number),
+        patient=patient,
+        attempt=attempt,
+        visit_number=visit_number,
+        draws=counters(seed, patient, attempt, visit_number),
         waiting=jnp.minimum(slots.waiting + order[-1], end),
     )

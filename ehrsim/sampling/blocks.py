@@ -55,9 +55,9 @@ def sample(
     that the vocabulary lacks, or cannot be met.
     """
     tables = tables_for(conditions or Conditions(), vocabulary, scales)
-    state = empty_slots(model, tables, first, slots)
-    pending = _Pending(first, end)
     key = jax.random.key(seed)
+    state = empty_slots(model, tables, key, first, slots)
+    pending = _Pending(first, end)
     longest = jnp.int32(2 * scales.longest)
     while not pending.done:
         state, rows = _chunk(model, tables, key, jnp.int32(end), longest, state)

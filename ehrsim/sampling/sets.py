@@ -1,24 +1,19 @@
-"""Exact draws of sparse sets: many independent Bernoulli codes a visit at the cost of the few that are drawn.
+"""Exact draws of code sets: every code of a visit is an independent Bernoulli, and the few drawn are given as a list.
 
-With l the logit of a code, its likelier value (present if l > 0) is taken for granted and only *flips* away from it
-are drawn, with probability sigmoid(-|l|). Independent Bernoullis of that probability are the "at least one point"
-indicators of a Poisson process with rates log(1 + exp(-|l|)), since 1 - exp(-log(1 + exp(-|l|))) = sigmoid(-|l|). The
-points of the superposed process are a handful a visit: each is a uniform position on the cumulated rates. Two levels of
-prefix sums, made by products with a triangle, keep rare codes exact and are much faster than `cumsum` on a CPU.
+The numbers that decide are hashes of counters (`ehrsim.sampling.counters`), so one pass over the logits draws them and
+compares. That is faster than to draw only the few hits, as points of a Poisson process on two levels of prefix sums,
+for every vocabulary tried: 2.5 times for 300 codes, 3.6 times for 2,000, on one core.
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
-
-POINTS = 24
-"""Flips drawn a set before the dense draw takes over."""
 
 
 class Draw(NamedTuple):
@@ -30,32 +25,58 @@ class Draw(NamedTuple):
     """(B,) int32 codes drawn; where there are more than places, the highest are missing."""
 
 
-def uniforms_needed() -> int:
-    """Uniform numbers a row that `draw_set` takes."""
-    return 2 * POINTS
+WORD = 32
+"""Codes whose presence is kept in one uint32 word."""
 
 
-def draw_set(logits: Array, uniforms: Array, keys: Array, places: int) -> Draw:
-    """Draw each code v of `logits` (B, V) with probability sigmoid(logit).
+def draw_set(logits: Array, bits: Array, places: int) -> Draw:
+    """Draw each code v of `logits` (B, V) with probability sigmoid(logit), to within 2^-31 if small, 2^-24 if large.
 
-    `uniforms` (B, uniforms_needed()) in (0, 1); `keys` (B,) are used only in rows with `POINTS` points or more, where
-    what lies beyond the last of them is drawn densely. (To draw such rows anew instead would not be exact: that a row
-    has many points says something about it.)
+    `bits` (B, V) are uniform uint32 numbers.
     """
-    rows, size = logits.shape
-    if size == 0:
-        return Draw(jnp.zeros((rows, places), jnp.int32), jnp.zeros(rows, jnp.int32))
-    rates = jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    points, reached = _points(rates, uniforms)
-    sparse = jnp.zeros((rows, size + 1), bool)
-    sparse = sparse.at[jnp.arange(rows)[:, None], points].set(True, mode="promise_in_bounds")[:, 1:]
+    # As signed integers: a CPU converts those at once. The largest float below 1 keeps the product in their range.
+    probability = jnp.minimum(jax.nn.sigmoid(logits), np.float32(1 - 2.0**-24))
+    threshold = (probability * np.float32(2.0**31)).astype(jnp.int32)
+    return _listed(_packed((bits >> np.uint32(1)).astype(jnp.int32) < threshold), places)
 
-    def with_rest(_: None) -> Array:
-        draws = jax.vmap(lambda key: jax.random.uniform(key, (size,)))(keys)
-        return sparse | (draws < -jnp.expm1(-_beyond(rates, reached)))
 
-    flipped = jax.lax.cond(jnp.isfinite(reached).any(), with_rest, lambda _: sparse, None)
-    return _first_present((logits > 0) ^ flipped, places)
+def _packed(present: Array) -> Array:
+    """(B, V) bool as (B, words) uint32, the first code in the lowest bit.
+
+    The last word is made by itself: hashes that are fused with padding are computed one by one.
+    """
+    rows, size = present.shape
+    powers = jnp.uint32(1) << jnp.arange(WORD, dtype=jnp.uint32)
+    whole = size - size % WORD
+    words = jnp.where(present[:, :whole].reshape(rows, -1, WORD), powers[None, None], jnp.uint32(0))
+    rest = jnp.where(present[:, whole:], powers[None, : size - whole], jnp.uint32(0))
+    packed = [words.sum(-1, dtype=jnp.uint32), rest.sum(-1, keepdims=True, dtype=jnp.uint32)]
+    return jnp.concatenate(packed, axis=-1)
+
+
+def _listed(words: Array, places: int) -> Draw:
+    """Positions from 1 of the first `places` bits that are set in each row of `words` (B, W), and how many are set.
+
+    The k-th is in the first word by whose end more than k are set, at a bit found by halving: five times the bits in
+    the lower half of what is left are counted.
+    """
+    number = _ones(words)
+    upto = jnp.cumsum(number, axis=-1)
+    rank = jnp.arange(places, dtype=jnp.int32)[None]
+    found = rank < upto[:, -1:]
+    word = jnp.minimum((rank[:, :, None] >= upto[:, None, :]).sum(-1), words.shape[-1] - 1)
+    of_word = jnp.take_along_axis(words, word, axis=-1)
+    left = rank - jnp.take_along_axis(upto - number, word, axis=-1)
+    bit = jnp.zeros_like(left)
+    for half in (16, 8, 4, 2, 1):
+        lower = _ones((of_word >> bit.astype(jnp.uint32)) & np.uint32((1 << half) - 1))
+        beyond = left >= lower
+        left, bit = jnp.where(beyond, left - lower, left), jnp.where(beyond, bit + half, bit)
+    return Draw(jnp.where(found, 1 + word * WORD + bit, 0), upto[:, -1])
+
+
+def _ones(words: Array) -> Array:
+    return jax.lax.population_count(words).astype(jnp.int32)
 
 
 def join_sets(draws: list[Draw], starts: list[int], places: int) -> Draw:
@@ -74,69 +95,17 @@ def join_sets(draws: list[Draw], starts: list[int], places: int) -> Draw:
     return Draw(jnp.where(real, codes, 0), counts.sum(-1))
 
 
-def _blocks(x: Array) -> Array:
-    """(B, V) padded with zeros to (B, blocks, about sqrt(V))."""
-    size = x.shape[-1]
-    width = max(8, 8 * math.ceil(math.sqrt(size) / 8))
-    padded = jnp.pad(x, ((0, 0), (0, -size % width)))
-    return padded.reshape(x.shape[0], -1, width)
-
-
-def _prefix(x: Array) -> Array:
-    """Inclusive prefix sums over the last axis, as a product with a triangle in full precision."""
-    triangle = jnp.triu(jnp.ones((x.shape[-1], x.shape[-1]), x.dtype))
-    return jnp.matmul(x, triangle, precision="highest")
-
-
-def _points(rates: Array, uniforms: Array) -> tuple[Array, Array]:
-    """Positions from 1 (B, POINTS) of the points of Poisson processes with `rates` (B, V), 0 where there are no more.
-
-    A point is repeated where several fell on one code. Also how far on the cumulated rates of the blocks the last of
-    POINTS points lies (B,), infinite where there are fewer: there the process is complete.
-    """
-    within = _prefix(_blocks(rates))
-    of_block = _prefix(within[:, :, -1])
-    arrivals = jnp.cumsum(-jnp.log(uniforms[:, :POINTS]), axis=-1)
-    real = arrivals < of_block[:, -1:]
-    block = (arrivals[:, :, None] >= of_block[:, None, :]).sum(-1)
-    block = jnp.minimum(block, of_block.shape[-1] - 1)
-    rows = jnp.take_along_axis(within, block[:, :, None], axis=1)
-    target = uniforms[:, POINTS:, None] * rows[:, :, -1:]
-    place = jnp.minimum((target >= rows).sum(-1), within.shape[-1] - 1)
-    position = 1 + block * within.shape[-1] + place
-    points = jnp.where(real, jnp.minimum(position, rates.shape[-1]), 0).astype(jnp.int32)
-    return points, jnp.where(real[:, -1], arrivals[:, -1], jnp.inf)
-
-
-def _beyond(rates: Array, reached: Array) -> Array:
-    """The part of `rates` (B, V) that lies beyond `reached` (B,) on the cumulated rates of the blocks.
-
-    Inside the block that was reached it is a share of every rate, as the place within a block is drawn by itself.
-    """
-    blocks = _blocks(rates)
-    of_block = blocks.sum(-1)
-    rest = _prefix(of_block) - reached[:, None]
-    share = jnp.where(of_block > 0, jnp.clip(rest / of_block, 0.0, 1.0), 0.0)
-    return (blocks * share[:, :, None]).reshape(rates.shape[0], -1)[:, : rates.shape[1]]
-
-
-def _first_present(present: Array, places: int) -> Draw:
-    """Positions from 1 of the first `places` true entries of each row of (B, V), and how many there are."""
-    within = _prefix(_blocks(present.astype(jnp.float32)))
-    of_block = _prefix(within[:, :, -1])
-    rank = (jnp.arange(places, dtype=jnp.float32) + 0.5)[None]
-    block = (rank[:, :, None] > of_block[:, None, :]).sum(-1)
-    found = rank < of_block[:, -1:]
-    block = jnp.minimum(block, of_block.shape[-1] - 1)
-    before = jnp.take_along_axis(of_block - within[:, :, -1], block, axis=1)
-    rows = jnp.take_along_axis(within, block[:, :, None], axis=1)
-    place = ((rank - before)[:, :, None] > rows).sum(-1)
-    codes = jnp.where(found, 1 + block * within.shape[-1] + place, 0).astype(jnp.int32)
-    return Draw(codes, of_block[:, -1].astype(jnp.int32))
-
-
 def draw_index(logits: Array, uniform: Array) -> Array:
-    """(...) int32 category of softmax `logits` (..., n) at `uniform` (...), by inverse CDF."""
-    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
-    cumulated = _prefix(weights)
-    return (uniform[..., None] * cumulated[..., -1:] >= cumulated).sum(-1).astype(jnp.int32)
+    """(...) int32 category of softmax `logits` (..., n) at `uniform` (...) in (0, 1), by inverse CDF.
+
+    The sums are built one category after the other, each for all rows: several times as fast as `cumsum` on a CPU.
+    """
+    weights = jnp.moveaxis(jnp.exp(logits - logits.max(-1, keepdims=True)), -1, 0)
+    cumulated = [weights[0]]
+    for weight in weights[1:]:
+        cumulated.append(cumulated[-1] + weight)
+    target = uniform * cumulated[-1]
+    index = jnp.zeros(uniform.shape, jnp.int32)
+    for below in cumulated[:-1]:
+        index = index + (target >= below).astype(jnp.int32)
+    return index

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ehrsim.batch import Context, Visit
 from ehrsim.models.base import PatientModel
+from ehrsim.sampling.counters import Counters, counters
 
 Array = jax.Array
 
@@ -53,6 +54,8 @@ class Slots(NamedTuple):
     """(B,) int32 global patient index; from `end` on the slot is idle."""
     attempt: Array
     visit_number: Array
+    draws: Counters
+    """The keys of the step to come. Carried along because XLA would hash them anew for every number drawn from them."""
     origin: Array
     """(B,) int32 time bin of birth, or of the first step."""
     time: Array
@@ -97,18 +100,20 @@ class Row(NamedTuple):
     truncated: Array
 
 
-def empty_slots(model: PatientModel, tables: Tables, first: int, slots: int) -> Slots:
+def empty_slots(model: PatientModel, tables: Tables, seed: Array, first: int, slots: int) -> Slots:
     """Slots holding the first patients, each before its first visit."""
     sizes = model.sizes
     index = jnp.arange(slots, dtype=jnp.int32)
     context = _blank_context(tables, slots)
-    state, _ = model.start(jax.random.split(jax.random.key(0), slots), context)
+    zero = jnp.zeros(slots, jnp.int32)
+    state, _ = model.start(jnp.zeros((slots, model.noise.start)), context)
     return Slots(
         patient=first + index,
-        attempt=jnp.zeros(slots, jnp.int32),
-        visit_number=jnp.zeros(slots, jnp.int32),
-        origin=jnp.zeros(slots, jnp.int32),
-        time=jnp.zeros(slots, jnp.int32),
+        attempt=zero,
+        visit_number=zero,
+        draws=counters(seed, first + index, zero, zero),
+        origin=zero,
+        time=zero,
         context=context,
         state=state,
         visit=blank_visit(slots, sizes.places),

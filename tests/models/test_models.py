@@ -72,15 +72,15 @@ def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
     from ehrsim.sampling.slots import blank_visit
 
     model, sizes = runs.load(tiny_run(name).folder).model, tiny_data.sizes
-    keys = jax.random.split(jax.random.key(0), 3)
+    noise = model.noise
     zeros = np.zeros((3, 2), np.int32)
     context = Context(zeros, zeros[:, 0], zeros, np.full(3, np.nan, np.float32))
     memory = Memory(*(np.zeros((3, sizes.vocabulary), np.float32) for _ in range(2)))
     visit = blank_visit(3, sizes.places)
 
     def shapes(model):
-        state, origin = model.start(keys, context)
-        _, heads = model.step(keys, state, visit, np.ones(3, bool), memory)
+        state, origin = model.start(np.zeros((3, noise.start), np.float32), context)
+        _, heads = model.step(np.zeros((3, noise.step), np.float32), state, visit, np.ones(3, bool), memory)
         codes = [heads.codes(group, visit) for group in range(len(sizes.groups))]
         at = (np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]))
         return origin, heads.kind(), heads.gap(visit), heads.length(visit), codes, heads.attributes(visit)(at)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from ehrsim.sampling.sets import POINTS, Draw, draw_index, draw_set, join_sets, uniforms_needed
+from ehrsim.sampling.sets import WORD, Draw, draw_index, draw_set, join_sets
 
 ROWS, ROUNDS = 4096, 12
 
@@ -17,9 +17,7 @@ def drawn(logits, places, rounds=ROUNDS):
 
     @jax.jit
     def one(key):
-        shape = (ROWS, uniforms_needed())
-        uniforms = jax.random.uniform(jax.random.fold_in(key, 1), shape, minval=1e-7)
-        return draw_set(wide, uniforms, jax.random.split(jax.random.fold_in(key, 2), ROWS), places)
+        return draw_set(wide, jax.random.bits(key, wide.shape), places)
 
     sets, numbers = [], []
     for number in range(rounds):
@@ -37,10 +35,9 @@ CASES = {
     "rare": np.linspace(-9, -5, 150),
     "usual": np.concatenate([np.linspace(-8, 2, 90), [6.0, 9.0, -12.0]]),
     "near-certain": np.concatenate([np.full(40, 7.0), np.full(5, -3.0)]),
-    # About as many flips as there are points: every other row takes the dense way.
-    "crowded": np.full(48, -0.43),
-    # Far more than there are points: every row does.
-    "dense": np.linspace(-1, 1, 120),
+    "crowded": np.linspace(-1, 1, 120),
+    "a whole number of words": np.linspace(-4, 1, 2 * WORD),
+    "less than a word": np.array([-3.0, 0.0, 2.0]),
 }
 
 
@@ -71,16 +68,6 @@ def test_codes_are_independent():
             assert abs(joint - len(present) * p) < 4.5 * np.sqrt(len(present) * p * (1 - p))
 
 
-def test_a_crowded_row_is_as_crowded_as_it_should_be():
-    """Rows with more points than fit must not be drawn anew: they are crowded, and drawing anew forgets it."""
-    logits = CASES["crowded"]
-    rates = np.log1p(np.exp(-np.abs(logits))).sum()
-    assert 0.75 * POINTS < rates < 1.25 * POINTS
-    _, number = drawn(logits, len(logits))
-    expected = special.expit(logits).sum()
-    assert abs(number.mean() / expected - 1) < 0.005
-
-
 def test_surplus_codes_are_counted_and_the_first_are_kept():
     logits = np.full(30, 20.0)
     present, number = drawn(logits, 8, rounds=1)
@@ -90,23 +77,26 @@ def test_surplus_codes_are_counted_and_the_first_are_kept():
 
 
 def test_no_codes_at_all():
-    draw = draw_set(jnp.zeros((3, 0)), jnp.full((3, uniforms_needed()), 0.5), jax.random.split(jax.random.key(0), 3), 4)
+    draw = draw_set(jnp.zeros((3, 0)), jnp.zeros((3, 0), jnp.uint32), 4)
     assert draw.codes.tolist() == [[0] * 4] * 3
     assert draw.number.tolist() == [0] * 3
 
 
-def test_a_row_does_not_depend_on_its_neighbours():
-    rng = np.random.default_rng(3)
-    logits = jnp.asarray(rng.normal(-1, 2, (16, 60)), jnp.float32)
-    uniforms = jnp.asarray(rng.uniform(1e-6, 1, (16, uniforms_needed())), jnp.float32)
-    keys = jax.random.split(jax.random.key(1), 16)
-    draw = jax.jit(lambda *rows: draw_set(*rows, 40).codes)
-    order = rng.permutation(16)
-    whole = draw(logits, uniforms, keys)
-    assert np.array_equal(draw(logits[order], uniforms[order], keys[order]), whole[order])
-    # With neighbours that have nothing to draw, and none that need the dense way.
-    quiet = jnp.where(jnp.arange(16)[:, None] == 7, logits, -30.0)
-    assert np.array_equal(draw(quiet, uniforms, keys)[7], whole[7])
+def test_certain_and_impossible_codes_are_so_for_all_but_the_last_bits():
+    logits = jnp.tile(jnp.array([[40.0, -40.0, jnp.inf, -jnp.inf]]), (2, 1))
+    bits = jnp.array([[0] * 4, [0xFFFFFE00] * 4], jnp.uint32)
+    assert draw_set(logits, bits, 4).codes.tolist() == [[1, 3, 0, 0]] * 2
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 33, 64, 90])
+def test_any_set_is_listed(size):
+    rng = np.random.default_rng(size)
+    present = rng.random((40, size)) < rng.random((40, 1))
+    draw = draw_set(jnp.where(present, jnp.inf, -jnp.inf), jnp.full(present.shape, 77, jnp.uint32), 20)
+    for row, codes, number in zip(present, draw.codes.tolist(), draw.number.tolist(), strict=True):
+        expected = (np.flatnonzero(row) + 1).tolist()
+        assert number == len(expected)
+        assert codes == (expected + [0] * 20)[:20]
 
 
 def test_join_sets_puts_one_after_the_other():
