@@ -71,23 +71,26 @@ def tiny_events() -> pl.DataFrame:
     return events.sort(events.conform(frame).lazy()).collect()
 
 
+MINUTE = np.timedelta64(1, "m")
+
+
 def _tiny_record(subject: int, rng: np.random.Generator) -> list[tuple]:
     male = subject % 2 == 0
-    birth = np.datetime64("1940-01-01T00:00", "m") + rng.integers(0, 60 * 365) * 1440 + rng.integers(0, 1440)
+    birth = np.datetime64("1940-01-01T00:00", "m") + (rng.integers(0, 60 * 365) * 1440 + rng.integers(0, 1440)) * MINUTE
     rows: list[tuple] = [_fact(subject, birth, codes.BIRTH)]
     race = "RACE//2054-5" if rng.random() < 0.3 else "RACE//2106-3"
     rows += [_fact(subject, None, code) for code in ("GENDER//male" if male else "GENDER//female", race)]
-    when = birth + rng.integers(18 * 365, 40 * 365) * 1440
+    when = birth + rng.integers(18 * 365, 40 * 365) * 1440 * MINUTE
     diabetic = False
     for visit in range(1, int(rng.integers(2, 7)) + 1):
-        when = when + rng.integers(5, 800) * 1440
+        when = when + rng.integers(5, 800) * 1440 * MINUTE
         stay = rng.random() < 0.25
-        end = when + (rng.integers(2, 5) * 1440 if stay else 30)
+        end = when + (rng.integers(2, 5) * 1440 if stay else 30) * MINUTE
         diabetic |= rng.random() < 0.2
         rows += _tiny_visit(subject, visit, when, end, stay, male, diabetic, rng)
         when = end
     if rng.random() < 0.4:
-        rows.append(_fact(subject, when + rng.integers(1, 60) * 1440, codes.DEATH))
+        rows.append(_fact(subject, when + rng.integers(1, 60) * 1440 * MINUTE, codes.DEATH))
     return rows
 
 
@@ -110,15 +113,15 @@ def _tiny_visit(subject, visit, start, end, stay, male, diabetic, rng) -> list[t
     for name, share in shares.items():
         if rng.random() < share:
             what, system, value = name.split("//")
-            until = start + 90 * 1440 if what == "medication" else None
-            rows.append(_fact(subject, start + 10, codes.join(what, system, value), visit=visit, end=until))
+            until = start + 90 * 1440 * MINUTE if what == "medication" else None
+            rows.append(_fact(subject, start + 10 * MINUTE, codes.join(what, system, value), visit=visit, end=until))
     for hours in range(0, int((end - start).astype(int)) // 60 + 1, 12):
-        moment = start + hours * 60 + 5
+        moment = start + (hours * 60 + 5) * MINUTE
         pressure = round(float(rng.normal(125 + 12 * diabetic, 10)))
         rows.append(_fact(subject, moment, "LOINC//8480-6", visit=visit, value=pressure, unit="mm[Hg]"))
     if rng.random() < 0.6:
         glycated = round(float(rng.normal(7.5 if diabetic else 5.3, 0.4)), 1)
-        rows.append(_fact(subject, start + 5, "LOINC//4548-4", visit=visit, value=glycated, unit="%"))
+        rows.append(_fact(subject, start + 5 * MINUTE, "LOINC//4548-4", visit=visit, value=glycated, unit="%"))
     return rows
 
 

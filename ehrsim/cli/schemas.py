@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,24 @@ def registry() -> dict[str, Callable[[], dict[str, Any]]]:
     }
 
 
+def _dedented(schema: Any) -> Any:
+    """The schema with every description as `inspect.getdoc` gives it: Python 3.13 strips docstrings, 3.11 does not."""
+    if isinstance(schema, list):
+        return [_dedented(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: inspect.cleandoc(part) if name == "description" and isinstance(part, str) else _dedented(part)
+        for name, part in schema.items()
+    }
+
+
 def _texts() -> dict[str, bytes]:
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {
-        f"{name}.schema.json": orjson.dumps(dialect | schema(), option=options) for name, schema in registry().items()
+        f"{name}.schema.json": orjson.dumps(_dedented(dialect | schema()), option=options)
+        for name, schema in registry().items()
     }
 
 

@@ -12,6 +12,7 @@ import ehrsim
 from ehrsim import codes, reference
 from ehrsim.fhir import export_fhir
 from ehrsim.importers import import_events
+from ehrsim.training import training_config
 
 MEDPLUM = Path(__file__).parent / "medplum.mjs"
 SUBJECTS = 200
@@ -67,6 +68,17 @@ def test_real_data_is_valid(name, check, event_sets, tmp_path):
     chosen = events["subject_id"].unique().sort().head(SUBJECTS)
     few = events.filter(pl.col("subject_id").is_in(chosen.implode()))
     report = export_fhir(few, tmp_path / "out", format="transaction")
+    assert check(tmp_path / "out") >= sum(report.resources.values()) > 10 * SUBJECTS
+
+
+@pytest.mark.slow
+def test_simulated_patients_are_valid(check, event_sets, tmp_path):
+    """Of a baseline that has hardly been trained: the stranger the records, the harder the test."""
+    training = training_config("small", max_steps=60)
+    import_events(event_sets / "synthea_stu3_1461", tmp_path / "events")
+    ehrsim.fit(tmp_path / "events", tmp_path / "run", model="markov", training=training)
+    cohort = ehrsim.generate(tmp_path / "run", SUBJECTS, seed=7)
+    report = export_fhir(cohort, tmp_path / "out", format="transaction")
     assert check(tmp_path / "out") >= sum(report.resources.values()) > 10 * SUBJECTS
 
 
