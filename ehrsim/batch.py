@@ -85,7 +85,7 @@ class Visit(NamedTuple):
     age: Array
     """(...) float32 years since the patient's origin (birth where it is known)."""
     year: Array
-    """(...) float32 calendar years since 2000."""
+    """(...) float32 calendar years since the end of the data, so nought at the latest."""
     codes: Array
     """(..., K) int32 vocabulary indices in ascending order, 0 where empty; a repeated code has several places."""
     offset: Array

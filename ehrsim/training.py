@@ -112,6 +112,7 @@ def fit(
     *,
     model: str = "vae",
     preset: str = "small",
+    model_config: msgspec.Struct | None = None,
     training: TrainingConfig | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -120,16 +121,24 @@ def fit(
     """Train `model` on the training split of `events`, stop early by its tuning split, and write the run folder `out`.
 
     `events` is a MEDS folder, a Parquet file or a frame; a frame is split by `ehrsim.events.split_of`. Without `out`
-    the run is only returned. Raises `InputError` on unusable data, `UsageError` on unknown names, `RunError` if there
-    is nothing to resume.
+    the run is only returned. `model_config` and `training` take the place of those of the preset. Raises `InputError`
+    on unusable data, `UsageError` on unknown names, `RunError` if there is nothing to resume.
     """
     if out is None:
         with tempfile.TemporaryDirectory(prefix="ehrsim-") as folder:
-            return fit(events, Path(folder) / "run", model=model, preset=preset, training=training, progress=progress)
+            return fit(
+                events,
+                Path(folder) / "run",
+                model=model,
+                preset=preset,
+                model_config=model_config,
+                training=training,
+                progress=progress,
+            )
     out = Path(out)
     family = models.family(model)
     preset_config = training_config(preset)
-    config = training or preset_config
+    config, of_model = training or preset_config, model_config or family.presets[preset]
     if model == "markov":
         # Tables of logits take larger and unclipped steps than a network.
         config = msgspec.structs.replace(config, learning_rate=10 * config.learning_rate, clip=100.0, weight_decay=1e-4)
@@ -141,12 +150,12 @@ def fit(
         format_version=runs.FORMAT_VERSION,
         model=model,
         preset=preset,
-        model_config=msgspec.to_builtins(family.presets[preset]),
+        model_config=msgspec.to_builtins(of_model),
         sizes=data.sizes._asdict(),
         training=msgspec.to_builtins(config),
     )
     _pin(work, run_config, data)
-    fresh = models.create(model, data.sizes, family.presets[preset], config.seed)
+    fresh = models.create(model, data.sizes, of_model, config.seed)
     trained = _train(fresh, data, config, work, progress)
     run = Run(run_config, data.vocabulary, data.scales, trained, data.provenance)
     runs.save(run, work / "metrics.jsonl", out, overwrite=overwrite)

@@ -2,13 +2,15 @@
 
 An *entry* is a code together with its textual answer and unit, so that a smoking status "never", or the same test in
 two units, are different entries. Entries are numbered from 1 (0 is padding) and sorted by *group*, the clinical order
-in which a visit is emitted: reasons and conditions, then procedures and medications, then measurements. Entries seen in
-fewer than `min_patients` patients lose their text, then roll up to their parents, then drop; the report says which.
+in which a visit is emitted: reasons and conditions, then procedures and medications, then measurements; within a group
+the commonest comes first. Entries seen in fewer than `min_patients` patients lose their text, then roll up to their
+parents, then drop; the report says which.
 Visit types and statics are held to the same number.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
@@ -164,7 +166,12 @@ def fit(
     resolved = _resolve(counts.timed, _rare_subjects(events, counts.timed, min_patients), min_patients, parents)
     kept = set(filter(None, resolved.values()))
     visit_types = sorted(filter(_is_visit_start, kept), key=lambda entry: (-counts.events(entry), _order(entry)))
-    entries = sorted(kept.difference(visit_types), key=_order)
+    occurrences: Counter[Entry] = Counter()
+    for entry, new in resolved.items():
+        if new:
+            occurrences[new] += counts.events(entry)
+    commonest = sorted(kept.difference(visit_types), key=lambda entry: (-occurrences[entry], _order(entry)))
+    entries = sorted(commonest, key=lambda entry: group_of(entry.code))
     if _unstated_visits(events) >= min_patients:
         visit_types.append(UNSTATED_VISIT)
     if not entries and not all(map(_is_visit_start, counts.timed)):

@@ -30,15 +30,41 @@ def records(events: pl.LazyFrame) -> pl.DataFrame:
     return joined.sort("subject_id").collect()
 
 
+def visit_codes(events: pl.LazyFrame) -> pl.LazyFrame:
+    """One row a code of a visit: subject, the visit's id or, for events without one, their day, its start, the code.
+
+    The marks of a visit (its start, end and type) are not counted among its codes.
+    """
+    visit = ("subject_id", "visit_id", "day")
+    return (
+        _in_visits(events)
+        .with_columns(start=pl.col("time").min().over(visit))
+        .filter(~pl.col("code").str.contains(_VISIT_MARKS))
+        .select(*visit, "start", "code")
+        .unique()
+    )
+
+
 def visits(events: pl.LazyFrame) -> pl.LazyFrame:
     """One row a visit: its subject, its id or, for events without one, their day, and its number of distinct codes.
 
     The marks of a visit (its start, end and type) are not counted among its codes.
     """
-    inside = events.filter(pl.col("time").is_not_null() & ~pl.col("code").is_in(_NOT_IN_VISITS))
-    day = pl.when(pl.col("visit_id").is_null()).then(pl.col("time").dt.date()).alias("day")
     content = pl.col("code").filter(~pl.col("code").str.contains(_VISIT_MARKS)).n_unique().cast(pl.Int64)
-    return inside.group_by("subject_id", "visit_id", day).agg(codes=content)
+    return _in_visits(events).group_by("subject_id", "visit_id", "day").agg(codes=content)
+
+
+def _in_visits(events: pl.LazyFrame) -> pl.LazyFrame:
+    """The events of visits with their `day` if that is all that tells the visit.
+
+    What is dated before the start of its visit, as a condition known for years, did not happen in it but on its day.
+    """
+    start = pl.col("time").filter(pl.col("code").str.starts_with("VISIT_START//")).min().over("subject_id", "visit_id")
+    inside = events.filter(pl.col("time").is_not_null() & ~pl.col("code").is_in(_NOT_IN_VISITS))
+    outside = pl.col("visit_id").is_null() | (pl.col("time") < start).fill_null(False)
+    return inside.with_columns(
+        visit_id=pl.when(~outside).then("visit_id"), day=pl.when(outside).then(pl.col("time").dt.date())
+    )
 
 
 def codes_per_visit(events: pl.LazyFrame) -> pl.DataFrame:

@@ -44,6 +44,26 @@ class Attributes(NamedTuple):
     """(M, durations)"""
 
 
+class SetHead(NamedTuple):
+    """Codes of a group as independent Bernoullis."""
+
+    logits: Callable[[int, Visit], Array]
+    """of a group, given kind, gap, age, year and the codes of earlier groups -> (..., codes of the group)"""
+
+
+class OrderedHead(NamedTuple):
+    """Codes one after the other in ascending order; index 0 stands for "no more"."""
+
+    begin: Callable[[Visit], Any]
+    """given kind, gap, age and year -> the prefix before the first code, a pytree"""
+    logits: Callable[[Visit, Any], Array]
+    """given kind and prefix -> (..., V) of the next code, -inf for those it cannot be"""
+    after: Callable[[Any, Array], Any]
+    """prefix and code (...) -> prefix"""
+    at: Callable[[Visit], Callable[[At], Array]]
+    """given all codes -> at places, K included -> (M, V) of the code there, told those at the places before"""
+
+
 class Heads(NamedTuple):
     """Logits of the next visit; each function reads only the fields of `visit` drawn before it."""
 
@@ -53,8 +73,7 @@ class Heads(NamedTuple):
     """given the kind -> (..., gaps)"""
     clock: Callable[[Visit], Array]
     """given kind and gap -> (..., clocks)"""
-    codes: Callable[[int, Visit], Array]
-    """of a group, given kind, gap, age, year and the codes of earlier groups -> (..., codes of the group)"""
+    codes: SetHead | OrderedHead
     repeat: Callable[[Visit], Callable[[At], Array]]
     """given all codes -> at places -> (M,) that the code of a place occurs once more"""
     attributes: Callable[[Visit], Callable[[At], Attributes]]
@@ -68,8 +87,8 @@ class Origin(NamedTuple):
 
     origin: Array
     """(N, origins)"""
-    first_gap: Array
-    """(N, first_gaps)"""
+    first_gap: Callable[[Array], Array]
+    """given the bin of the origin (N,) -> (N, first_gaps)"""
 
 
 class Noise(NamedTuple):
@@ -99,7 +118,10 @@ class PatientModel(Protocol):
         """The state before the first visit of N patients, from `noise` (N, noise.start)."""
 
     def step(self, noise: Array, state: State, previous: Visit, first: Array, memory: Memory) -> tuple[State, Heads]:
-        """Take in the previous visit (ignored where `first`) and offer heads for the next one, from (N, noise.step)."""
+        """Take in the previous visit and offer heads for the next one, from `noise` (N, noise.step).
+
+        Where `first` there is none; then `previous` has nothing but the age and year of the visit to come.
+        """
 
 
 def softplus(x: Array) -> Array:
@@ -167,9 +189,12 @@ def visit_log_probability(heads: Heads, batch: Batch, sizes: Sizes) -> dict[str,
         "clock": jnp.where(has_clock, log_probability(heads.clock(visit), visit.clock), 0.0),
         "length": jnp.where(is_visit, log_probability(heads.length(visit), visit.length), 0.0),
     }
-    codes = jnp.zeros(used.shape)
-    for group in range(len(sizes.groups)):
-        codes = codes + set_log_probability(heads.codes(group, visit), visit.codes, sizes.groups[group])
+    if isinstance(heads.codes, OrderedHead):
+        codes = _ordered_log_probability(heads.codes, batch, sizes)
+    else:
+        codes = jnp.zeros(used.shape)
+        for group in range(len(sizes.groups)):
+            codes = codes + set_log_probability(heads.codes.logits(group, visit), visit.codes, sizes.groups[group])
     parts["codes"] = jnp.where(inner, codes, 0.0)
     return parts | _events_log_probability(heads, batch)
 
@@ -182,6 +207,36 @@ def set_log_probability(logits: Array, codes: Array, bounds: tuple[int, int]) ->
     distinct = is_distinct(codes) & (codes >= first) & (codes < last)
     at = jnp.take_along_axis(logits, jnp.clip(codes - first, 0, last - first - 1), axis=-1)
     return jnp.where(distinct, at, 0.0).sum(-1) - softplus(logits).sum(-1)
+
+
+LOGITS_AT_ONCE = 1 << 22
+"""Logits of an ordered head that training holds at a time; more are made in pieces, and made again for the gradient."""
+
+
+def _ordered_log_probability(head: OrderedHead, batch: Batch, sizes: Sizes) -> Array:
+    """(R, T) log-probability of the codes of each step one after the other, and of there being no more."""
+    codes = batch.visit.codes
+    rows, steps, places = codes.shape
+    row, step = (index.reshape(-1) for index in jnp.indices((rows, steps), jnp.int32))
+    count = (codes > 0).sum(-1, dtype=jnp.int32).reshape(-1)
+    at = tuple(jnp.concatenate(part) for part in zip(batch.events, (row, step, count), strict=True))
+    counted = jnp.concatenate([batch.real_event & is_distinct(codes)[batch.events], jnp.ones(rows * steps, bool)])
+    logits_at = head.at(batch.visit)
+
+    def scored(at: At) -> Array:
+        *place, last = at
+        chosen = jnp.where(last < places, codes[(*place, jnp.minimum(last, places - 1))], 0)
+        return log_probability(logits_at(at), chosen)
+
+    piece = max(LOGITS_AT_ONCE // sizes.vocabulary, 1)
+    total = len(at[0])
+    if total <= piece:
+        nats = scored(at)
+    else:
+        padded = [jnp.pad(part, (0, -total % piece)).reshape(-1, piece) for part in at]
+        nats = jax.lax.map(jax.checkpoint(scored), tuple(padded)).reshape(-1)[:total]
+    found = jnp.where(counted, nats, 0.0)
+    return jnp.zeros(codes.shape[:2]).at[at[0], at[1]].add(found, mode="promise_in_bounds")
 
 
 def is_distinct(codes: Array) -> Array:
@@ -212,7 +267,7 @@ def _events_log_probability(heads: Heads, batch: Batch) -> dict[str, Array]:
 def origin_log_probability(origin: Origin, batch: Batch) -> Array:
     """(N,) log-probability of each patient's origin and first gap."""
     known = batch.first_gap >= 0
-    first = log_probability(origin.first_gap, jnp.maximum(batch.first_gap, 0))
+    first = log_probability(origin.first_gap(batch.origin), jnp.maximum(batch.first_gap, 0))
     return jnp.where(batch.real, log_probability(origin.origin, batch.origin) + jnp.where(known, first, 0.0), 0.0)
 
 

@@ -83,14 +83,19 @@ def normalise(x: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-6)
 
 
-AGE_FEATURES = 14
+AGE_FEATURES = 17
 
 
 def age_features(age: Array, year: Array) -> Array:
-    """(..., AGE_FEATURES): Gaussian bumps over the life span, log age, age and calendar year on a common scale."""
+    """(..., AGE_FEATURES): where in life and in the calendar a moment is.
+
+    Gaussian bumps over the life span, log age, age; years to the end of the data, plain and as exponentials that tell
+    the last months from the last years, since most records end with the data.
+    """
     centres = jnp.array([0.0, 1.0, 3.0, 6.0, 12.0, 20.0, 30.0, 42.0, 54.0, 66.0, 80.0])
     widths = jnp.array([0.5, 1.0, 2.0, 4.0, 6.0, 9.0, 11.0, 12.0, 12.0, 13.0, 15.0])
     years = age[..., None]
     bumps = jnp.exp(-0.5 * ((years - along(centres, years)) / along(widths, years)) ** 2)
+    near = jnp.exp(jnp.minimum(year, 0.0)[..., None] / along(jnp.array([0.25, 1.0, 4.0]), years))
     rest = [jnp.log1p(jnp.maximum(age, 0.0)) / 4.0, age / 50.0, year / 20.0]
-    return jnp.concatenate([bumps, *(part[..., None] for part in rest)], axis=-1)
+    return jnp.concatenate([bumps, near, *(part[..., None] for part in rest)], axis=-1)

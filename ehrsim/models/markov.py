@@ -15,7 +15,7 @@ from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Noise, Origin
+from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Noise, Origin, SetHead
 from ehrsim.models.layers import along, table
 
 AGE_BANDS = (1.0, 5.0, 12.0, 18.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
@@ -44,7 +44,7 @@ class Markov(nnx.Module):
         self.last_value = table(sizes.values, sizes.values, rng)
         self.duration = table(sizes.vocabulary, sizes.durations, rng)
         self.origin = table(1, sizes.origins, rng)
-        self.first_gap = table(1, sizes.first_gaps, rng)
+        self.first_gap = table(sizes.origins, sizes.first_gaps, rng)
 
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
         """Negative log-likelihood per step."""
@@ -80,7 +80,7 @@ class Markov(nnx.Module):
 
     def _origin(self, patients: int) -> Origin:
         rows = jnp.zeros(patients, jnp.int32)
-        return Origin(self.origin[...][rows], self.first_gap[...][rows])
+        return Origin(self.origin[...][rows], lambda origin: self.first_gap[...][origin])
 
     def _heads(self, previous: Array, statics: Array, memory: Memory) -> Heads:
         """Heads for leading axes of any shape: `previous` (...), `statics` (..., S)."""
@@ -112,7 +112,7 @@ class Markov(nnx.Module):
             kind=lambda: self.kind_table[...][previous],
             gap=lambda visit: self.gap_table[...][previous * sizes.kinds + visit.kind],
             clock=lambda visit: self.clock_table[...][visit.kind],
-            codes=codes,
+            codes=SetHead(codes),
             repeat=lambda visit: lambda at: self.repeat[...][visit.codes[at], 0],
             attributes=attributes,
             length=lambda visit: self.length_table[...][visit.kind],

@@ -12,7 +12,7 @@ collapse.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,8 @@ from flax import nnx
 from ehrsim.batch import NO_CODES, Batch, Context, Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Noise, Origin
-from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, along, constant, normalise, table
+from ehrsim.models.emission import OrderedEmission, SetEmission
+from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, constant, normalise, table
 
 
 class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +40,8 @@ class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Nats of KL per latent dimension that cost nothing in training."""
     anneal: float = 0.15
     """Share of training over which the KL weight rises from 0 to 1."""
+    emission: Literal["ordered", "set"] = "ordered"
+    """How the codes of a visit come about: see `ehrsim.models.emission`."""
     context_dropout: float = 0.5
     """Chance that a part of the context is hidden from a patient in training."""
 
@@ -67,6 +70,28 @@ class Gaussian(NamedTuple):
         ratio = jnp.exp(2 * (self.log_std - prior.log_std))
         shift = (self.mean - prior.mean) * jnp.exp(-prior.log_std)
         return 0.5 * (ratio + shift * shift - 1) - self.log_std + prior.log_std
+
+
+class Latent(NamedTuple):
+    """The posterior and the prior of some latents."""
+
+    posterior: Gaussian
+    prior: Gaussian
+
+    def kl(self) -> Array:
+        """KL divergence of the posterior to the prior, per dimension."""
+        return self.posterior.kl(self.prior)
+
+    def cost(self, weight: Array, free: float) -> Array:
+        """What training pays for the latents, per dimension; its gradients matter, its value says little.
+
+        Posteriors are held to the prior with `weight`, and not at all below `free` nats. The prior follows them with
+        full weight from the first step: else the free nats would go into a posterior that lies beside the prior for
+        all patients alike, and what is drawn from the prior would be unlike what the decoder has learned from.
+        """
+        fixed_prior = Gaussian(*map(jax.lax.stop_gradient, self.prior))
+        fixed_posterior = Gaussian(*map(jax.lax.stop_gradient, self.posterior))
+        return weight * jnp.maximum(self.posterior.kl(fixed_prior), free) + fixed_posterior.kl(self.prior)
 
 
 def _gaussian(parameters: Array) -> Gaussian:
@@ -131,12 +156,8 @@ class VisitDecoder(nnx.Module):
         self.of_code = table(sizes.vocabulary, width, rng)
         self.age = Linear(AGE_FEATURES, width, rng)
         self.body = Linear(width, width, rng)
-        self.queries = nnx.List([Linear(width, width, rng) for _ in sizes.groups])
-        self.copy_gates = nnx.List([Linear(width, 2, rng, 0.1) for _ in sizes.groups])
-        self.code_head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
-        self.code_bias = constant(-4.0, sizes.vocabulary)
-        self.kind_codes = constant(0.0, sizes.kinds, sizes.vocabulary)
-        self.copy = constant(0.0, 2, sizes.vocabulary)
+        emission = {"ordered": OrderedEmission, "set": SetEmission}[config.emission]
+        self.emission = emission(sizes, width, rng)
         self.attribute_state = Linear(width, narrow, rng)
         self.attribute_code = table(sizes.vocabulary, narrow, rng)
         self.attribute_last = Linear(4, narrow, rng)
@@ -164,31 +185,18 @@ class VisitDecoder(nnx.Module):
             clock=lambda visit: self.clock(
                 jax.nn.silu(feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap])
             ),
-            codes=lambda group, visit: self._codes(group, visit, body(visit), memory),
+            codes=self.emission(body, memory),
             repeat=lambda visit: partial(self._repeat, visit, self._state(visit, body(visit))),
             attributes=lambda visit: partial(self._attributes, visit, self._state(visit, body(visit))),
-            length=lambda visit: self.length(jax.nn.silu(body(visit) + self._code_sum(visit, self.sizes.vocabulary))),
+            length=lambda visit: self.length(jax.nn.silu(body(visit) + self._code_sum(visit))),
         )
 
-    def _code_sum(self, visit: Visit, below: int) -> Array:
-        """Sum of the embeddings of the visit's codes with indices under `below`."""
-        earlier = jnp.where(visit.codes < below, visit.codes, 0)
-        return base.sum_embeddings(self.of_code[...].at[0].set(0.0), earlier)
-
-    def _codes(self, group: int, visit: Visit, body: Array, memory: Memory) -> Array:
-        first, last = self.sizes.groups[group]
-        known = body + self._code_sum(visit, first) if group else body
-        query = jax.nn.silu(self.queries[group](jax.nn.silu(known)))
-        gates = self.copy_gates[group](query)
-        logits = jnp.dot(query, self.code_head[...][:, first:last], preferred_element_type=jnp.float32)
-        logits = logits + along(self.code_bias[...][first:last], logits) + self.kind_codes[...][visit.kind, first:last]
-        previous = memory.previous[..., first:last] * (along(self.copy[...][0, first:last], logits) + gates[..., :1])
-        seen = memory.seen[..., first:last] * (along(self.copy[...][1, first:last], logits) + gates[..., 1:])
-        return logits + previous + seen
+    def _code_sum(self, visit: Visit) -> Array:
+        return base.sum_embeddings(self.of_code[...].at[0].set(0.0), visit.codes)
 
     def _state(self, visit: Visit, body: Array) -> Array:
         """(..., attribute_width) of the visit as a whole."""
-        return self.attribute_state(jax.nn.silu(body + self._code_sum(visit, self.sizes.vocabulary)))
+        return self.attribute_state(jax.nn.silu(body + self._code_sum(visit)))
 
     def _of_codes(self, visit: Visit, state: Array, at: At) -> Array:
         """(M, attribute_width) of the chosen places: the visit as a whole, the code, and its last value."""
@@ -235,21 +243,23 @@ class VAE(nnx.Module):
         self.patient = Linear(patient + width, width, rng)
         self.initial = Linear(width, width, rng)
         self.recurrence = GRU(width, width, rng)
-        self.decoder = VisitDecoder(sizes, config, 2 * width + visit, rng)
+        self.decoder = VisitDecoder(sizes, config, 2 * width + visit + AGE_FEATURES, rng)
         self.origin = Linear(width, sizes.origins, rng, 0.1)
+        self.of_origin = table(sizes.origins, width, rng)
         self.first_gap = Linear(width, sizes.first_gaps, rng, 0.1)
 
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
         """The annealed bound with free bits, per step."""
         mask_key, noise_key = jax.random.split(key)
         hidden = batch._replace(context=_hide(batch.context, mask_key, self.config.context_dropout))
-        likelihood, kl_patient, kl_visit = self._bound(hidden, noise_key)
+        likelihood, of_patient, of_visit = self._bound(hidden, noise_key)
+        kl_patient, kl_visit = of_patient.kl(), of_visit.kl()
         steps = batch.used.sum(dtype=jnp.float32)
         weight = jnp.minimum(progress / self.config.anneal, 1.0)
         free = self.config.free_bits
-        counted = jnp.where(batch.real[:, None], jnp.maximum(kl_patient, free), 0.0).sum()
-        counted = counted + jnp.where(batch.used[..., None], jnp.maximum(kl_visit, free), 0.0).sum()
-        loss = (weight * counted - likelihood.sum()) / steps
+        cost = jnp.where(batch.real[:, None], of_patient.cost(weight, free), 0.0).sum()
+        cost = cost + jnp.where(batch.used[..., None], of_visit.cost(weight, free), 0.0).sum()
+        loss = (cost - likelihood.sum()) / steps
         used = batch.used[..., None]
         mean_visit = jnp.where(used, kl_visit, 0.0).sum((0, 1)) / steps
         mean_patient = jnp.where(batch.real[:, None], kl_patient, 0.0).sum(0) / batch.real.sum(dtype=jnp.float32)
@@ -271,8 +281,8 @@ class VAE(nnx.Module):
             codes=jnp.zeros_like(context.codes),
             first_age=jnp.full_like(context.first_age, jnp.nan),
         )
-        likelihood, kl_patient, kl_visit = self._bound(batch._replace(context=bare), key)
-        kl = jnp.where(batch.real, kl_patient.sum(-1), 0.0) + base.per_patient(kl_visit.sum(-1), batch)
+        likelihood, of_patient, of_visit = self._bound(batch._replace(context=bare), key)
+        kl = jnp.where(batch.real, of_patient.kl().sum(-1), 0.0) + base.per_patient(of_visit.kl().sum(-1), batch)
         return likelihood - kl
 
     @property
@@ -292,17 +302,21 @@ class VAE(nnx.Module):
         advanced = self.recurrence.step(state.h, self.recurrence.inner(self.embedding(previous)))
         h = jnp.where(first[:, None], state.h, advanced)
         prior = _gaussian(self.prior_visit(jnp.concatenate([h, state.patient], axis=-1)))
-        heads = self.decoder(jnp.concatenate([h, state.patient, prior.draw(noise)], axis=-1), memory)
+        moment = age_features(previous.age, previous.year)
+        heads = self.decoder(jnp.concatenate([h, state.patient, prior.draw(noise), moment], axis=-1), memory)
         return State(h, state.patient), heads
 
     def _patient(self, z: Array, embedded: Array) -> Array:
         return jnp.tanh(self.patient(jnp.concatenate([z, embedded], axis=-1)))
 
     def _origin(self, patient: Array) -> Origin:
-        return Origin(self.origin(patient), self.first_gap(patient))
+        return Origin(
+            self.origin(patient),
+            lambda origin: self.first_gap(jax.nn.silu(patient + self.of_origin[...][origin])),
+        )
 
-    def _bound(self, batch: Batch, key: Array) -> tuple[Array, Array, Array]:
-        """Log-likelihood (N,) under one draw of the latents, KL of z (N, .) and of u (R, T, .)."""
+    def _bound(self, batch: Batch, key: Array) -> tuple[Array, Latent, Latent]:
+        """Log-likelihood (N,) under one draw of the latents, and what is known of z (N, .) and of u (R, T, .)."""
         patient_key, visit_key = jax.random.split(key)
         x = self.embedding(batch.visit)
         embedded = self.context(batch.context)
@@ -313,7 +327,7 @@ class VAE(nnx.Module):
         )
         pooled = _mean_by_patient(both, batch)
         posterior = _gaussian(self.posterior_patient(jnp.concatenate([pooled, embedded], axis=-1)))
-        kl_patient = posterior.kl(_gaussian(self.prior_patient(embedded)))
+        prior = _gaussian(self.prior_patient(embedded))
         z = posterior.draw(base.patient_noise(patient_key, batch, self.config.patient_latent))
         of_patient = self._patient(z, embedded)
         patient = of_patient[batch.patient]
@@ -322,10 +336,11 @@ class VAE(nnx.Module):
         prior_u = _gaussian(self.prior_visit(jnp.concatenate([h, patient], axis=-1)))
         u = posterior_u.draw(base.step_noise(visit_key, batch, self.config.visit_latent))
         memory = base.recall(batch, self.sizes.vocabulary)
-        heads = self.decoder(jnp.concatenate([h, patient, u], axis=-1), memory)
+        moment = age_features(*(_before(time, batch.start) for time in (batch.visit.age, batch.visit.year)))
+        heads = self.decoder(jnp.concatenate([h, patient, u, moment], axis=-1), memory)
         steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
         likelihood = base.per_patient(steps, batch) + base.origin_log_probability(self._origin(of_patient), batch)
-        return likelihood, kl_patient, posterior_u.kl(prior_u)
+        return likelihood, Latent(posterior, prior), Latent(posterior_u, prior_u)
 
     def _states(self, x: Array, batch: Batch, of_patient: Array) -> Array:
         """(R, T, width) decoder states before each step: at a patient's first step the initial one."""
@@ -333,6 +348,11 @@ class VAE(nnx.Module):
         after = self.recurrence.scan(x, batch.start, initial)
         before = jnp.concatenate([jnp.zeros_like(after[:, :1]), after[:, :-1]], axis=1)
         return jnp.where(batch.start[..., None], initial, before)
+
+
+def _before(time: Array, start: Array) -> Array:
+    """(R, T) the value at the step before, at a patient's first step its own."""
+    return jnp.where(start, time, jnp.concatenate([time[:, :1], time[:, :-1]], axis=1))
 
 
 def _ends(batch: Batch) -> Array:

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ehrsim.batch import Context, Sizes, Visit
-from ehrsim.models.base import At, Heads, Memory, PatientModel, multi_hot, softplus
+from ehrsim.models.base import At, Heads, Memory, OrderedHead, PatientModel, SetHead, multi_hot, softplus
 from ehrsim.sampling.counters import Counters, counters
 from ehrsim.sampling.sets import Draw, draw_index, draw_set, join_sets
 from ehrsim.sampling.slots import Row, Slots, Tables, blank_visit
 
 Array = jax.Array
 YEAR = 365.25 * 86_400.0
-EPOCH_2000 = 946_684_800.0
 BEGINNINGS_A_PIECE = 32
 """Patients begun together: about a tenth of the slots begin one at each step."""
 EVENTS_A_PIECE = 4
@@ -82,9 +81,8 @@ def advance(
     noise = draws.normal(Purpose.STEP, model.noise.step)
     state, heads = model.step(noise, slots.state, slots.visit, first, memory)
     visit, time, terminal = _when(heads, tables, sizes, slots, first, first_gap, longest, once)
-    drawn = _codes(heads, visit, sizes, draws)
-    codes = jnp.where(terminal[:, None], 0, drawn.codes)
-    visit = _with_history(visit._replace(codes=codes), slots)
+    drawn = _codes(heads, visit, sizes, draws, terminal)
+    visit = _with_history(visit._replace(codes=drawn.codes), slots)
     visit, truncated = _repeat(heads, visit, draws)
     visit = _attributes(heads, visit, tables, sizes, draws)
     length = draw_index(heads.length(visit), once.length)
@@ -146,7 +144,7 @@ def _begin(
         noise = Counters(draws.left[source], draws.right[source]).normal(Purpose.START, model.noise.start)
         state, logits = model.start(noise, jax.tree.map(lambda part: part[source], context))
         begun = draw_index(logits.origin, once.origin[source])
-        gap = draw_index(logits.first_gap, once.first_gap[source])
+        gap = draw_index(logits.first_gap(begun), once.first_gap[source])
         new = (begun, gap, *jax.tree.leaves(state))
         return tuple(old.at[slot].set(part, mode="drop") for old, part in zip(filled, new, strict=True))
 
@@ -155,7 +153,9 @@ def _begin(
     state = jax.tree.unflatten(structure, leaves)
     to_first = _inside(tables.first_gap_knots, gap, once.first_gap_within)
     origin = jnp.where(first, _inside(tables.origin_knots, begun, once.origin_within), slots.origin)
-    blank = blank_visit(first.shape[0], slots.visit.codes.shape[1])
+    first_gap = jnp.where(tables.births_known, to_first, 0)
+    age, year = _moment(tables, origin, jnp.minimum(origin + first_gap, tables.horizon))
+    blank = blank_visit(first.shape[0], slots.visit.codes.shape[1])._replace(age=age, year=year)
     return slots._replace(
         context=context,
         state=state,
@@ -165,7 +165,13 @@ def _begin(
         seen=jnp.where(first[:, None], 0.0, slots.seen),
         last_rank=jnp.where(first[:, None], -1.0, slots.last_rank),
         last_time=jnp.where(first[:, None], 0.0, slots.last_time),
-    ), jnp.where(tables.births_known, to_first, 0)
+    ), first_gap
+
+
+def _moment(tables: Tables, origin: Array, time: Array) -> tuple[Array, Array]:
+    """Age and year of a time bin, as in `Visit`."""
+    unit = tables.step_seconds / YEAR
+    return (time - origin).astype(jnp.float32) * unit, (time - tables.horizon - 1).astype(jnp.float32) * unit
 
 
 def _where(mask: Array, new: Array, old: Array) -> Array:
@@ -195,29 +201,50 @@ def _when(
     time = jnp.minimum(time, jnp.maximum(tables.horizon, slots.time))
     # Where ends of observation are not recorded, a record of the living ends with the step before.
     time = jnp.where((kind == sizes.end) & ~tables.ends_known & ~first, slots.time, time)
-    visit = visit._replace(
-        kind=kind,
-        gap=gap,
-        age=(time - slots.origin).astype(jnp.float32) * tables.step_seconds / YEAR,
-        year=(time.astype(jnp.float32) * tables.step_seconds - EPOCH_2000) / YEAR,
-    )
+    age, year = _moment(tables, slots.origin, time)
+    visit = visit._replace(kind=kind, gap=gap, age=age, year=year)
     visit = visit._replace(clock=draw_index(heads.clock(visit), once.clock))
     return visit, time, kind >= sizes.death
 
 
-def _codes(heads: Heads, visit: Visit, sizes: Sizes, draws: Counters) -> Draw:
-    """The codes of a step, group after group."""
+def _codes(heads: Heads, visit: Visit, sizes: Sizes, draws: Counters, terminal: Array) -> Draw:
+    """The codes of a step, none where it is `terminal`."""
+    if isinstance(heads.codes, OrderedHead):
+        return _one_after_the_other(heads.codes, visit, sizes, draws, terminal)
+    drawn = _group_by_group(heads.codes, visit, sizes, draws)
+    return Draw(jnp.where(terminal[:, None], 0, drawn.codes), jnp.where(terminal, 0, drawn.number))
+
+
+def _group_by_group(head: SetHead, visit: Visit, sizes: Sizes, draws: Counters) -> Draw:
     drawn: list[Draw] = []
     starts: list[int] = []
     so_far = Draw(jnp.zeros_like(visit.codes), jnp.zeros_like(visit.kind))
     for group, (start, stop) in enumerate(sizes.groups):
         if start == stop:
             continue
-        logits = heads.codes(group, visit._replace(codes=so_far.codes))
+        logits = head.logits(group, visit._replace(codes=so_far.codes))
         drawn.append(draw_set(logits, draws.bits(Purpose.CODES + group, stop - start), sizes.places))
         starts.append(start)
         so_far = join_sets(drawn, starts, sizes.places)
     return so_far
+
+
+def _one_after_the_other(head: OrderedHead, visit: Visit, sizes: Sizes, draws: Counters, terminal: Array) -> Draw:
+    slot = jnp.arange(terminal.shape[0])
+
+    def body(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
+        place, codes, ended, prefix = carry
+        code = draw_index(head.logits(visit, prefix), draws.uniform_at(Purpose.CODES, slot, place))
+        code = jnp.where(ended, 0, code)
+        # A slot that has ended goes on without being looked at.
+        return place + 1, codes.at[:, place].set(code, mode="drop"), ended | (code == 0), head.after(prefix, code)
+
+    def unfinished(carry: tuple[Array, Array, Array, Any]) -> Array:
+        return (carry[0] <= sizes.places) & ~carry[2].all()
+
+    empty = (jnp.int32(0), jnp.zeros_like(visit.codes), terminal, head.begin(visit))
+    _, codes, ended, _ = jax.lax.while_loop(unfinished, body, empty)
+    return Draw(codes, (codes > 0).sum(-1, dtype=jnp.int32) + (~ended).astype(jnp.int32))
 
 
 def _with_history(visit: Visit, slots: Slots) -> Visit:

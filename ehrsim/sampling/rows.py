@@ -94,16 +94,19 @@ def _running_maximum(times: Int64, patient: Int64) -> Int64:
 
 
 def _visits(kinds: np.ndarray[Any, Any], patient: Int64, sizes: Sizes) -> tuple[np.ndarray[Any, Any], Int64]:
-    """Kinds in the terms of sequences, and visit ids that count a patient's visits from 1."""
-    continues = kinds == sizes.continues
-    source = np.maximum.accumulate(np.where(continues, 0, np.arange(len(kinds))))
-    begins = ~continues & (kinds != NO_VISIT)
+    """Kinds in the terms of sequences, and visit ids that count a patient's visits from 1.
+
+    A step that continues goes on with the patient's last visit, whatever happened outside of visits since; where there
+    has been none it is outside of visits itself.
+    """
+    begins = (kinds != sizes.continues) & (kinds != NO_VISIT)
     count = np.cumsum(begins)
     first = np.searchsorted(patient, np.arange(patient[-1] + 1 if len(patient) else 0))
     before = (count - begins)[first][patient] if len(patient) else count
-    outside = kinds[source] == NO_VISIT
-    kind = np.where(outside, NO_VISIT, np.where(continues, CONTINUES, kinds)).astype(np.int32)
-    return kind, np.where(outside, MISSING, (count - before)[source])
+    number = count - before
+    outside = (kinds == NO_VISIT) | (number == 0)
+    kind = np.where(outside, NO_VISIT, np.where(kinds == sizes.continues, CONTINUES, kinds)).astype(np.int32)
+    return kind, np.where(outside, MISSING, number)
 
 
 def _lengths(rows: Rows, steps: Int64, kind: np.ndarray[Any, Any], scales: Scales) -> Int64:

@@ -7,6 +7,7 @@ for every vocabulary tried: 2.5 times for 300 codes, 3.6 times for 2,000, on one
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -95,17 +96,42 @@ def join_sets(draws: list[Draw], starts: list[int], places: int) -> Draw:
     return Draw(jnp.where(real, codes, 0), counts.sum(-1))
 
 
+MOST_SUMS = 64
+"""Categories up to which `draw_index` builds the sums one after the other."""
+
+
 def draw_index(logits: Array, uniform: Array) -> Array:
     """(...) int32 category of softmax `logits` (..., n) at `uniform` (...) in (0, 1), by inverse CDF.
 
+    Many categories are drawn in two steps, a block of about sqrt(n) first.
+    """
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+    size = weights.shape[-1]
+    if size <= MOST_SUMS:
+        return _reached(weights, uniform)[0]
+    width = math.ceil(math.sqrt(size))
+    padded = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, -size % width)])
+    blocks = padded.reshape(*weights.shape[:-1], -1, width)
+    block, within = _reached(blocks.sum(-1), uniform)
+    chosen = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
+    place, _ = _reached(chosen, within)
+    return jnp.minimum(block * width + place, size - 1)
+
+
+def _reached(weights: Array, uniform: Array) -> tuple[Array, Array]:
+    """The category (...) of `weights` (..., n) at a fraction of their sum, and how far into it, from 0 to 1.
+
     The sums are built one category after the other, each for all rows: several times as fast as `cumsum` on a CPU.
     """
-    weights = jnp.moveaxis(jnp.exp(logits - logits.max(-1, keepdims=True)), -1, 0)
-    cumulated = [weights[0]]
-    for weight in weights[1:]:
-        cumulated.append(cumulated[-1] + weight)
+    parts = jnp.moveaxis(weights, -1, 0)
+    cumulated = [parts[0]]
+    for part in parts[1:]:
+        cumulated.append(cumulated[-1] + part)
     target = uniform * cumulated[-1]
     index = jnp.zeros(uniform.shape, jnp.int32)
-    for below in cumulated[:-1]:
-        index = index + (target >= below).astype(jnp.int32)
-    return index
+    before = jnp.zeros_like(target)
+    for upto in cumulated[:-1]:
+        beyond = target >= upto
+        index, before = index + beyond.astype(jnp.int32), jnp.where(beyond, upto, before)
+    own = jnp.take_along_axis(weights, index[..., None], axis=-1)[..., 0]
+    return index, jnp.clip((target - before) / jnp.where(own > 0, own, 1.0), 2.0**-24, 1 - 2.0**-24)

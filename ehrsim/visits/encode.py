@@ -200,7 +200,8 @@ def _steps(visits: pl.DataFrame, rows: pl.DataFrame, step_seconds: int) -> tuple
     order = ["patient", "anchor", pl.col("kind") == NO_VISIT, pl.col("kind") == CONTINUES, "visit_id"]
     steps = steps.sort(order, nulls_last=True, maintain_order=True).with_row_index("step")
     # What comes before the start of its visit, or has none, continues nothing.
-    alone = (pl.col("kind") == CONTINUES) & (pl.int_range(pl.len()).over("patient", "visit_id") == 0)
+    begun = (pl.col("kind") > NO_VISIT).cum_sum().over("patient", "visit_id") > 0
+    alone = (pl.col("kind") == CONTINUES) & ~begun
     steps = steps.with_columns(pl.when(alone).then(NO_VISIT).otherwise("kind").alias("kind"))
     numbered = rows.join(steps.select(*key, "step", "anchor"), on=key, how="left", nulls_equal=True)
     numbered = numbered.with_columns(offset=pl.col("seconds") - pl.col("anchor"), step=pl.col("step").cast(pl.Int64))

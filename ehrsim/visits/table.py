@@ -20,8 +20,6 @@ from ehrsim.visits.scales import (
 from ehrsim.visits.sequences import CONTINUES, MISSING, Int32, Int64, Sequences, offsets_of
 from ehrsim.vocabulary import Vocabulary
 
-EPOCH_2000 = 946_684_800
-
 
 class Table(NamedTuple):
     """All steps of a data set in bins: the whole of a `Batch` but for packing. Steps of a patient are contiguous."""
@@ -170,7 +168,7 @@ def _table(sequences: Sequences, scales: Scales, size: Sizes) -> Table:
     length[rows[has_length]] = 1 + scales.length.assign(sequences.length[has_length])
     since_origin = (step_bin - origin_bin[patient_of_row]) * float(scales.step_seconds)
     age = (np.maximum(since_origin, 0) / YEAR).astype(np.float32)
-    year = ((time - EPOCH_2000) / YEAR).astype(np.float32)
+    year = ((time - (scales.horizon + 1) * scales.step_seconds) / YEAR).astype(np.float32)
     first_bins = np.maximum(step_bin[step_offsets[:-1]] - origin_bin, 0)
     events = _event_bins(sequences, scales, size, rows, total)
     distinct, code_offsets = _distinct_codes(sequences)

@@ -81,16 +81,15 @@ def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
     def shapes(model):
         state, origin = model.start(np.zeros((3, noise.start), np.float32), context)
         _, heads = model.step(np.zeros((3, noise.step), np.float32), state, visit, np.ones(3, bool), memory)
-        codes = [heads.codes(group, visit) for group in range(len(sizes.groups))]
         at = (np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]))
-        return origin, heads.kind(), heads.gap(visit), heads.length(visit), codes, heads.attributes(visit)(at)
+        first = origin.origin, origin.first_gap(np.zeros(3, np.int32))
+        return first, heads.kind(), heads.gap(visit), heads.length(visit), heads.attributes(visit)(at)
 
-    origin, kind, gap, length, codes, attributes = jax.eval_shape(shapes, model)
-    assert (origin.origin.shape, origin.first_gap.shape) == ((3, sizes.origins), (3, sizes.first_gaps))
+    first, kind, gap, length, attributes = jax.eval_shape(shapes, model)
+    assert [part.shape for part in first] == [(3, sizes.origins), (3, sizes.first_gaps)]
     assert (kind.shape, gap.shape, length.shape) == ((3, sizes.kinds), (3, sizes.gaps), (3, sizes.lengths))
-    assert [part.shape[1] for part in codes] == [last - first for first, last in sizes.groups]
     assert attributes.value.shape == (4, sizes.values)
-    assert {leaf.dtype for leaf in jax.tree.leaves((origin, kind, codes, attributes))} == {np.dtype(np.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves((first, kind, attributes))} == {np.dtype(np.float32)}
 
 
 def test_an_unknown_model_is_refused():

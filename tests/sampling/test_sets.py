@@ -123,3 +123,17 @@ def test_draw_index_never_draws_the_impossible():
     logits = jnp.array([[-jnp.inf, 0.0, -jnp.inf, 0.0, -jnp.inf]])
     uniforms = jnp.array([0.0, 1e-7, 0.5 - 2**-25, 0.5, 1 - 2**-24], jnp.float32)
     assert draw_index(jnp.tile(logits, (5, 1)), uniforms).tolist() == [1, 1, 1, 3, 3]
+
+
+@pytest.mark.parametrize("size", [65, 100, 2_000])
+def test_draw_index_of_many_categories_follows_their_weights(size):
+    rng = np.random.default_rng(size)
+    logits = rng.normal(0, 2, size)
+    logits[rng.random(size) < 0.2] = -np.inf
+    shares = special.softmax(logits)
+    uniform = (np.arange(20_000) + 0.5) / 20_000
+    wide = jnp.broadcast_to(jnp.asarray(logits, jnp.float32)[None], (20_000, size))
+    found = np.asarray(draw_index(wide, jnp.asarray(uniform, jnp.float32)))
+    assert (shares[found] > 0).all()
+    assert np.abs(np.bincount(found, minlength=size) / 20_000 - shares).max() < 2e-4
+    assert (np.diff(found) >= 0).all()

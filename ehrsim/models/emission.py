@@ -1,0 +1,125 @@
+"""Two ways to emit the codes of a visit: as independent codes group by group, or one after the other.
+
+*Set*: given the state, the codes of a group are independent Bernoullis; later groups are told the earlier codes. One
+product a group draws all codes of a visit, but what goes together within a group must come through the visit's latent.
+
+*Ordered*: the codes come in the order of the vocabulary (clinical groups, then from common to rare), each given all
+before it, until there are no more. Any joint distribution can be had, for one product a code.
+
+Both have a copy term: a learned weight on the codes of the visit before and on those of any visit before, because
+chronic codes recur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ehrsim.batch import Sizes, Visit
+from ehrsim.models import base
+from ehrsim.models.base import Array, At, Memory, OrderedHead, SetHead
+from ehrsim.models.layers import Linear, along, constant, table
+
+Body = Callable[[Visit], Array]
+"""A visit's state given what is drawn of it before its codes: (..., width)."""
+
+
+class SetEmission(nnx.Module):
+    """Independent codes within a group."""
+
+    def __init__(self, sizes: Sizes, width: int, rng: np.random.Generator) -> None:
+        self.sizes = sizes
+        self.of_code = table(sizes.vocabulary, width, rng)
+        self.queries = nnx.List([Linear(width, width, rng) for _ in sizes.groups])
+        self.copy_gates = nnx.List([Linear(width, 2, rng, 0.1) for _ in sizes.groups])
+        self.code_head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
+        self.code_bias = constant(-4.0, sizes.vocabulary)
+        self.kind_codes = constant(0.0, sizes.kinds, sizes.vocabulary)
+        self.copy = constant(0.0, 2, sizes.vocabulary)
+
+    def __call__(self, body: Body, memory: Memory) -> SetHead:
+        """The head of visits with a state and a memory."""
+        return SetHead(lambda group, visit: self._logits(group, visit, body(visit), memory))
+
+    def _logits(self, group: int, visit: Visit, body: Array, memory: Memory) -> Array:
+        first, last = self.sizes.groups[group]
+        earlier = jnp.where(visit.codes < first, visit.codes, 0)
+        known = body + base.sum_embeddings(self.of_code[...].at[0].set(0.0), earlier) if group else body
+        query = jax.nn.silu(self.queries[group](jax.nn.silu(known)))
+        gates = self.copy_gates[group](query)
+        logits = jnp.dot(query, self.code_head[...][:, first:last], preferred_element_type=jnp.float32)
+        logits = logits + along(self.code_bias[...][first:last], logits) + self.kind_codes[...][visit.kind, first:last]
+        previous = memory.previous[..., first:last] * (along(self.copy[...][0, first:last], logits) + gates[..., :1])
+        seen = memory.seen[..., first:last] * (along(self.copy[...][1, first:last], logits) + gates[..., 1:])
+        return logits + previous + seen
+
+
+class _Prefix(NamedTuple):
+    """The codes of a visit so far."""
+
+    total: Array
+    """(B, width) state and sum of their embeddings"""
+    last: Array
+    """(B,) int32, 0 before the first"""
+
+
+class OrderedEmission(nnx.Module):
+    """Codes in ascending order, each given those before; index 0 stands for "no more"."""
+
+    def __init__(self, sizes: Sizes, width: int, rng: np.random.Generator) -> None:
+        self.sizes = sizes
+        self.of_code = table(sizes.vocabulary, width, rng)
+        self.of_last = table(sizes.vocabulary, width, rng)
+        self.query = Linear(width, width, rng)
+        self.copy_gates = Linear(width, 2, rng, 0.1)
+        self.code_head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
+        self.code_bias = constant(0.0, sizes.vocabulary)
+        self.kind_codes = constant(0.0, sizes.kinds, sizes.vocabulary)
+        self.copy = constant(0.0, 2, sizes.vocabulary)
+
+    def __call__(self, body: Body, memory: Memory) -> OrderedHead:
+        """The head of visits with a state and a memory."""
+        return OrderedHead(
+            begin=lambda visit: _Prefix(body(visit), jnp.zeros_like(visit.kind)),
+            logits=lambda visit, prefix: self._logits(prefix, visit.kind, memory),
+            after=lambda prefix, code: _Prefix(prefix.total + self.of_code[...][code], code),
+            at=lambda visit: self._at(visit, body(visit), memory),
+        )
+
+    def _logits(self, prefix: _Prefix, kind: Array, memory: Memory) -> Array:
+        hidden = jax.nn.silu(prefix.total + self.of_last[...][prefix.last])
+        query = jax.nn.silu(self.query(hidden))
+        gates = self.copy_gates(query)
+        logits = jnp.dot(query, self.code_head[...], preferred_element_type=jnp.float32)
+        logits = logits + along(self.code_bias[...], logits) + self.kind_codes[...][kind]
+        logits = logits + memory.previous * (along(self.copy[...][0], logits) + gates[..., :1])
+        logits = logits + memory.seen * (along(self.copy[...][1], logits) + gates[..., 1:])
+        index = jnp.arange(self.sizes.vocabulary)
+        possible = (along(index, logits) > prefix.last[..., None]) | along(index == 0, logits)
+        return jnp.where(possible, logits, -jnp.inf)
+
+    def _at(self, visit: Visit, body: Array, memory: Memory) -> Callable[[At], Array]:
+        """Logits of the code at chosen places, given those at the places before."""
+        once = jnp.where(base.is_distinct(visit.codes), visit.codes, 0)
+        embeddings = self.of_code[...].at[0].set(0.0)
+
+        def add(total: Array, codes: Array) -> tuple[Array, Array]:
+            after = total + embeddings.at[codes].get(mode="promise_in_bounds")
+            return after, after
+
+        _, after = jax.lax.scan(add, body, jnp.moveaxis(once, -1, 0))
+        totals = jnp.concatenate([body[None], after])
+        padded = jnp.concatenate([jnp.zeros_like(visit.codes[..., :1]), visit.codes], axis=-1)
+
+        def logits(at: At) -> Array:
+            *step, place = at
+            prefix = _Prefix(totals[(place, *step)], padded[at])
+            chosen = Memory(*(part[tuple(step)] for part in memory))
+            return self._logits(prefix, visit.kind[tuple(step)], chosen)
+
+        return logits

@@ -1,0 +1,110 @@
+"""Both emissions are distributions over sets of codes, and drawing follows them."""
+
+from itertools import combinations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ehrsim.batch import Sizes
+from ehrsim.models import base
+from ehrsim.models.base import Heads, Memory
+from ehrsim.models.emission import OrderedEmission, SetEmission
+from ehrsim.sampling.advance import _codes
+from ehrsim.sampling.counters import counters
+from ehrsim.sampling.slots import blank_visit
+
+WIDTH, PLACES = 8, 6
+SIZES = Sizes(
+    vocabulary=6,
+    groups=((1, 3), (3, 4), (4, 6)),
+    kinds=5,
+    statics=1,
+    gaps=2,
+    first_gaps=2,
+    origins=2,
+    clocks=2,
+    lengths=2,
+    offsets=3,
+    values=3,
+    durations=2,
+    places=PLACES,
+)
+SETS = [codes for size in range(6) for codes in combinations(range(1, 6), size)]
+
+
+@pytest.fixture(params=[OrderedEmission, SetEmission])
+def emission(request):
+    """An emission with parameters far from nought, so that codes depend on each other."""
+    module = request.param(SIZES, WIDTH, np.random.Generator(np.random.Philox(key=3)))
+    leaves, structure = jax.tree.flatten(module)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [leaf + 0.7 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, noisy)
+
+
+def head_for(emission, rows):
+    body = jnp.tile(jax.random.normal(jax.random.key(5), (1, WIDTH)), (rows, 1))
+    previous = jnp.zeros((rows, SIZES.vocabulary)).at[:, 2].set(1.0)
+    return emission(lambda visit: body, Memory(previous=previous, seen=previous.at[:, 4].set(1.0)))
+
+
+def visits(sets):
+    codes = np.zeros((len(sets), PLACES), np.int32)
+    for row, found in zip(codes, sets, strict=True):
+        row[: len(found)] = found
+    return blank_visit(len(sets), PLACES)._replace(codes=jnp.asarray(codes), kind=jnp.ones(len(sets), jnp.int32))
+
+
+def log_probability(emission, sets):
+    """The log-probability of each set of codes, as training has it."""
+    head, visit = head_for(emission, len(sets)), visits(sets)
+    if isinstance(emission, SetEmission):
+        groups = range(len(SIZES.groups))
+        parts = [base.set_log_probability(head.logits(g, visit), visit.codes, SIZES.groups[g]) for g in groups]
+        return np.asarray(sum(parts))
+    at_place = head.at(visit)
+    total = np.zeros(len(sets))
+    for row, found in enumerate(sets):
+        for place, code in enumerate((*found, 0)):
+            at = (jnp.array([row]), jnp.array([place]))
+            total[row] += float(base.log_probability(at_place(at), jnp.array([code]))[0])
+    return total
+
+
+def test_the_probabilities_of_all_sets_sum_to_one(emission):
+    assert np.exp(log_probability(emission, SETS)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_sets_are_drawn_as_often_as_they_are_probable(emission):
+    rows = 40_000
+    index = jnp.arange(rows, dtype=jnp.int32)
+    draws = counters(jax.random.key(11), index, 0 * index, 0 * index)
+    heads = Heads(*[None] * len(Heads._fields))._replace(codes=head_for(emission, rows))
+    visit = blank_visit(rows, PLACES)._replace(kind=jnp.ones(rows, jnp.int32))
+    drawn = _codes(heads, visit, SIZES, draws, index % 4 == 3)
+    codes = np.asarray(drawn.codes)
+    assert not codes[3::4].any(), "a terminal step has none"
+    alive = codes[np.arange(rows) % 4 != 3]
+    number = dict.fromkeys(SETS, 0)
+    for row in alive:
+        number[tuple(int(code) for code in row if code)] += 1
+    probability = np.exp(log_probability(emission, SETS))
+    spread = np.sqrt(len(alive) * probability * (1 - probability))
+    assert (np.abs(np.array(list(number.values())) - len(alive) * probability) < 4.5 * spread + 1).all()
+
+
+def test_an_ordered_head_that_runs_out_of_places_says_so():
+    module = OrderedEmission(SIZES, WIDTH, np.random.Generator(np.random.Philox(key=3)))
+    bias = jnp.array([-50.0, 0, 0, 0, 0, 0])
+    module.code_bias[...] = bias
+    heads = Heads(*[None] * len(Heads._fields))._replace(codes=head_for(module, 50))
+    small = SIZES._replace(places=1)
+    index = jnp.arange(50, dtype=jnp.int32)
+    draws = counters(jax.random.key(2), index, 0 * index, 0 * index)
+    visit = blank_visit(50, 1)
+    drawn = _codes(heads, visit, small, draws, index < 0)
+    assert (np.asarray(drawn.codes) > 0).all()
+    more = np.asarray(drawn.number) > 1
+    assert np.array_equal(more, np.asarray(drawn.codes)[:, 0] < 5), "only the last code can be the last"
