@@ -259,11 +259,21 @@ def test_splits_of_the_source_hold_and_held_out_is_cut_from_training(tmp_path):
     assert {subject for subject, split in found.items() if split == "tuning"} == set(range(0, 190, 4))
     cut = {subject for subject, split in found.items() if split == "held_out"}
     trainable = [subject for subject in ids if subject % 4 or subject >= 190]
-    expected = events.split_of(pl.Series(trainable), tuning=0.0, held_out=0.2)
-    assert cut == set(pl.Series(trainable).filter(expected == "held_out"))
-    assert 10 < len(cut) < 60
+    assert cut < set(trainable)
+    assert 15 < len(cut) < 50
     assert report.findings["subject in none of the source's splits, put to train"].count == 10
     assert report.splits == {split: list(found.values()).count(split) for split in events.SPLITS}
+
+
+def test_held_out_is_cut_from_splits_that_were_made_here(tmp_path):
+    """The same share of the training subjects, although the lowest range of the hash is all tuning."""
+    rows = pl.concat([frame_of().with_columns(pl.lit(subject, pl.Int64).alias("subject_id")) for subject in range(400)])
+    events.write_events(events.conform(rows), tmp_path / "set")
+    report = import_events(tmp_path / "set", tmp_path / "out", held_out=0.1)
+    before, after = (dict(events.read_splits(tmp_path / name).iter_rows()) for name in ("set", "out"))
+    moved = {subject for subject in before if before[subject] != after[subject]}
+    assert {(before[subject], after[subject]) for subject in moved} == {("train", "held_out")}
+    assert 20 < len(moved) == report.splits["held_out"] < 55
 
 
 def test_an_existing_output_is_kept_unless_it_may_go(tiny_events, tmp_path):

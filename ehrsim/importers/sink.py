@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import orjson
 import polars as pl
 
@@ -110,7 +111,9 @@ def _splits(subjects: pl.Series, report: ImportReport, held_out: float) -> pl.Se
     known = [report.tables.splits.get(subject) for subject in subjects]
     report.find("subject in none of the source's splits, put to train", known.count(None), "")
     given = pl.Series(known, dtype=pl.String).fill_null("train")
-    cut = events.split_of(subjects, tuning=0.0, held_out=held_out) == "held_out"
+    # By another hash than that of `split_of`: splits that it made would leave nothing, or all, of the lowest range.
+    again = pl.Series(events.mixed(subjects).view(np.int64))
+    cut = events.split_of(again, tuning=0.0, held_out=held_out) == "held_out"
     return pl.select(pl.when((given == "train") & cut).then(pl.lit("held_out")).otherwise(given)).to_series()
 
 

@@ -193,8 +193,8 @@ def _when(
     impossible = first[:, None] & (jnp.arange(sizes.kinds) == sizes.continues)[None]
     kind = draw_index(jnp.where(impossible, -jnp.inf, logits), once.kind)
     visit = slots.visit._replace(kind=kind)
-    gap = jnp.where(first, 0, draw_index(heads.gap(visit), once.gap))
-    bins = jnp.where(first, first_gap, _inside(tables.gap_knots, gap, once.gap_within))
+    gap, bins = _gap(heads.gap(visit), tables, slots.time, once)
+    gap, bins = jnp.where(first, 0, gap), jnp.where(first, first_gap, bins)
     time = slots.time + bins
     over = (time > tables.horizon) | (slots.visit_number + 1 >= longest)
     kind = jnp.where(over & (kind < sizes.death), sizes.end, kind)
@@ -205,6 +205,18 @@ def _when(
     visit = visit._replace(kind=kind, gap=gap, age=age, year=year)
     visit = visit._replace(clock=draw_index(heads.clock(visit), once.clock))
     return visit, time, kind >= sizes.death
+
+
+def _gap(logits: Array, tables: Tables, time: Array, once: Once) -> tuple[Array, Array]:
+    """The bin of the gap after a time bin, and the gap in time bins: up to a year, or to where in the calendar."""
+    short = tables.gap_knots.shape[0]
+    latest = tables.horizon - tables.landing_knots[:, 0].astype(jnp.int32)
+    earliest = time + tables.long_gap + 1
+    beyond = jnp.pad(latest[None] < earliest[:, None], ((0, 0), (short, 0)))
+    gap = draw_index(jnp.where(beyond, -jnp.inf, logits), once.gap)
+    landing = tables.horizon - _inside(tables.landing_knots, jnp.maximum(gap - short, 0), once.gap_within)
+    within = _inside(tables.gap_knots, jnp.minimum(gap, short - 1), once.gap_within)
+    return gap, jnp.where(gap < short, within, jnp.maximum(landing, earliest) - time)
 
 
 def _codes(heads: Heads, visit: Visit, sizes: Sizes, draws: Counters, terminal: Array) -> Draw:

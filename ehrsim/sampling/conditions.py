@@ -48,6 +48,8 @@ def tables_for(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -
     return Tables(
         step_seconds=jnp.float32(scales.step_seconds),
         gap_knots=jnp.asarray(scales.gap.knots, jnp.float32),
+        landing_knots=jnp.asarray(scales.landing.knots, jnp.float32),
+        long_gap=jnp.int32(scales.long_gap),
         first_gap_knots=jnp.asarray(scales.first_gap.knots, jnp.float32),
         origin_knots=jnp.asarray(scales.origin.knots, jnp.float32),
         horizon=jnp.int32(scales.horizon),

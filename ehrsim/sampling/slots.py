@@ -20,7 +20,11 @@ class Tables(NamedTuple):
     step_seconds: Array
     """() float32"""
     gap_knots: Array
-    """(gaps, 5) float32 time bins"""
+    """(short gaps, 5) float32 time bins"""
+    landing_knots: Array
+    """(long gaps, 5) float32 time bins before the horizon"""
+    long_gap: Array
+    """() int32 the longest gap that is not a long one"""
     first_gap_knots: Array
     origin_knots: Array
     horizon: Array

@@ -22,6 +22,8 @@ VALUE_LEVELS = 64
 DURATION_BINS = 8
 DURATION_LEVELS = 16
 GAP_BINS = 64
+LANDING_BINS = 32
+LONG_GAP_DAYS = 400
 CLOCK_BINS = 48
 LENGTH_BINS = 48
 OFFSET_BINS = 30
@@ -150,6 +152,13 @@ class Scales(NamedTuple):
 
     step_seconds: int
     gap: Histogram
+    """Gaps of up to `long_gap` time bins."""
+    landing: Histogram
+    """Where longer gaps end: time bins before the horizon. Their bins are numbered after those of `gap`.
+
+    After years without a visit what matters is where in the calendar the next one falls: most data begin and end at
+    some date, and bins of the gap itself would be too wide to meet it.
+    """
     first_gap: Histogram
     """Time bins from birth to the first step."""
     clock: Histogram
@@ -178,6 +187,21 @@ class Scales(NamedTuple):
     code_patients: Int64
     """(V,) patients who have each code."""
 
+    @property
+    def long_gap(self) -> int:
+        """The longest gap in time bins that is not a long one."""
+        return long_gap(self.step_seconds)
+
+    def gap_index(self, gaps: Int64, time: Int64) -> Int32:
+        """The bin of each gap before a step at a time bin."""
+        long = self.gap.bins + self.landing.assign(self.horizon - time)
+        return np.where(gaps > self.long_gap, long, self.gap.assign(gaps)).astype(np.int32)
+
+
+def long_gap(step_seconds: int) -> int:
+    """A little more than a year in time bins, so that yearly visits are told apart to the day."""
+    return LONG_GAP_DAYS * 86_400 // step_seconds
+
 
 def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) -> Scales:
     """The scales of the training sequences."""
@@ -185,7 +209,10 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
     first = np.zeros(len(step_bin), bool)
     first[sequences.step_offsets[:-1][np.diff(sequences.step_offsets) > 0]] = True
     gaps = np.diff(step_bin, prepend=step_bin[:1])[~first]
-    last = terminal_bins(sequences, step_seconds)
+    last, last_bin = terminal_bins(sequences, step_seconds)
+    every_gap, landing = np.concatenate([gaps, last]), np.concatenate([step_bin[~first], last_bin])
+    horizon = int(max(step_bin.max(initial=0), np.floor_divide(_latest(sequences), step_seconds)))
+    is_long = every_gap > long_gap(step_seconds)
     birth_bin, has_birth = origins(sequences, step_seconds)
     has_length = sequences.length != MISSING
     owner = _visit_lengths(sequences)[sequences.step_of_event()]
@@ -199,7 +226,8 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
     profiles, profile_shares = fit_profiles(sequences, vocabulary)
     return Scales(
         step_seconds=step_seconds,
-        gap=fit_histogram(np.maximum(np.concatenate([gaps, last]), 0), GAP_BINS),
+        gap=fit_histogram(np.maximum(every_gap[~is_long], 0), GAP_BINS),
+        landing=fit_histogram(horizon - landing[is_long], LANDING_BINS),
         first_gap=fit_histogram(np.maximum(to_first[has_birth[np.diff(sequences.step_offsets) > 0]], 0), GAP_BINS),
         clock=fit_histogram(sequences.time - step_bin * step_seconds, CLOCK_BINS),
         length=fit_histogram(sequences.length[has_length], LENGTH_BINS),
@@ -212,7 +240,7 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
         ),
         births_known=bool(has_birth.sum() * 2 > len(has_birth)),
         ends_known=bool((sequences.end[sequences.death == MISSING] != MISSING).sum() * 2 > alive),
-        horizon=int(max(step_bin.max(initial=0), np.floor_divide(_latest(sequences), step_seconds))),
+        horizon=horizon,
         longest=int(np.diff(sequences.step_offsets).max(initial=1)),
         profiles=profiles,
         profile_shares=profile_shares,
@@ -245,13 +273,13 @@ def origins(sequences: Sequences, step_seconds: int) -> tuple[Int64, NDArray[np.
     return np.floor_divide(np.where(has_birth, sequences.birth, first), step_seconds), has_birth
 
 
-def terminal_bins(sequences: Sequences, step_seconds: int) -> Int64:
-    """Time bins from the last step to death or end of observation, of the patients who have both."""
+def terminal_bins(sequences: Sequences, step_seconds: int) -> tuple[Int64, Int64]:
+    """Time bins from the last step to death or end of observation, of the patients who have both, and of that end."""
     moment = np.where(sequences.death != MISSING, sequences.death, sequences.end)
     chosen = (np.diff(sequences.step_offsets) > 0) & (moment != MISSING)
     last = sequences.time[sequences.step_offsets[1:][chosen] - 1]
-    bins: Int64 = np.floor_divide(moment[chosen], step_seconds) - np.floor_divide(last, step_seconds)
-    return bins
+    terminal = np.floor_divide(moment[chosen], step_seconds)
+    return terminal - np.floor_divide(last, step_seconds), terminal
 
 
 def _visit_lengths(sequences: Sequences) -> Int64:

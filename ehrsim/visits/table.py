@@ -53,7 +53,7 @@ def sizes(vocabulary: Vocabulary, scales: Scales, places: int) -> Sizes:
         groups=vocabulary.group_bounds,
         kinds=len(vocabulary.visit_types) + 4,
         statics=len(vocabulary.statics) + 1,
-        gaps=scales.gap.bins,
+        gaps=scales.gap.bins + scales.landing.bins,
         first_gaps=scales.first_gap.bins,
         origins=scales.origin.bins,
         clocks=scales.clock.bins,
@@ -182,7 +182,7 @@ def _table(sequences: Sequences, scales: Scales, size: Sizes) -> Table:
         timed=timed,
         visit=Visit(
             kind=kind,
-            gap=np.where(timed, scales.gap.assign(gap_bins), 0).astype(np.int32),
+            gap=np.where(timed, scales.gap_index(gap_bins, step_bin), 0).astype(np.int32),
             clock=scales.clock.assign(time - step_bin * scales.step_seconds),
             length=length,
             age=age,

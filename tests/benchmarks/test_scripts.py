@@ -45,6 +45,18 @@ def test_a_script_prints_one_line_of_json_with_rates_machine_and_versions(name: 
         assert all(measured["counts"].values())
 
 
+@pytest.mark.slow
+def test_fidelity_is_told_beside_its_floor() -> None:
+    command = [sys.executable, str(BENCHMARKS / "fidelity.py"), "--small", "--model", "markov", "--preset", "small"]
+    result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    held_out, real, simulated = result["patients"]
+    assert 10 < held_out < real == simulated
+    for figures in result["patterns"].values():
+        assert 0 < figures["tvd_floor"] < figures["tvd"] <= 1
+        assert figures["r2"] < figures["r2_floor"] <= 1
+    assert all(figures["wasserstein_floor"] >= 0 for figures in result["numbers"].values())
+
+
 @pytest.mark.parametrize("script", ["measure"], indirect=True)
 def test_rates_are_of_the_median_repeat(script: ModuleType) -> None:
     seconds = [script.Seconds(cpu, wall) for cpu, wall in ((1, 2), (2, 4), (9, 99))]

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from ehrsim.batch import Sizes
 from ehrsim.sampling.generate import _ranges
-from ehrsim.sampling.rows import _first_told
-from ehrsim.visits.sequences import MISSING
+from ehrsim.sampling.rows import _first_told, _visits
+from ehrsim.visits.sequences import CONTINUES, MISSING, NO_VISIT
 
 
 def test_what_is_told_twice_is_told_once():
@@ -35,3 +36,24 @@ def test_processes_share_whole_blocks():
     assert _ranges(0, 100, 2) == [(0, 100)]
     assert _ranges(0, 4100, 2) == [(0, 4000), (4000, 4100)]
     assert _ranges(1500, 9000, 3) == [(1500, 4000), (4000, 8000), (8000, 9000)]
+
+
+def test_a_continuation_belongs_to_the_last_visit_that_has_begun():
+    sizes = Sizes(*[0] * len(Sizes._fields))._replace(kinds=6)
+    more = sizes.continues
+    kinds = np.array([NO_VISIT, more, 1, NO_VISIT, more, 2, more, more, NO_VISIT, 1])
+    patient = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
+    kind, visit = _visits(kinds, patient, sizes)
+    outside = [NO_VISIT, MISSING]
+    assert np.stack([kind, visit], 1).tolist() == [
+        outside,
+        outside,
+        [1, 1],
+        outside,
+        [CONTINUES, 1],
+        [2, 2],
+        outside,
+        outside,
+        outside,
+        [1, 1],
+    ]

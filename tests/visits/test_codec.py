@@ -204,9 +204,10 @@ def test_a_visit_whose_start_no_event_tells_is_a_visit_all_the_same():
 def test_what_comes_before_the_start_of_its_visit_continues_nothing():
     table = rows(
         (1, "2020-01-01T08:00", "ICD10CM//I10", {"visit_id": 7}),
+        (1, "2020-01-02T08:00", "ICD10CM//I10", {"visit_id": 7}),
         (1, "2020-01-05T08:00", "VISIT_START//IMP", {"visit_id": 7}),
         (1, "2020-01-06T08:00", "ICD10CM//I10", {"visit_id": 7}),
     )
     sequences, _, words = coded(table)
-    assert sequences.kind.tolist() == [NO_VISIT, 1, CONTINUES]
+    assert sequences.kind.tolist() == [NO_VISIT, NO_VISIT, 1, CONTINUES]
     assert_frame_equal(decode(sequences, words), table)

@@ -218,3 +218,19 @@ def test_nobody_has_scales_that_know_nothing(tiny_events):
     sequences, _ = encode(tiny_events.clear(), words)
     scales = fit_scales(sequences, words, 86_400)
     assert (scales.gap.bins, scales.births_known, scales.longest) == (1, False, 1)
+
+
+def test_long_gaps_are_told_by_where_they_end(tiny_events):
+    words, _ = vocabulary.fit(tiny_events.lazy(), min_patients=3)
+    sequences, _ = encode(tiny_events, words)
+    scales = fit_scales(sequences, words, 86_400)
+    assert scales.long_gap == 400
+    gaps, time = np.array([0, 400, 401, 9_000, 9_000]), np.array([5, 5, 0, 0, 0]) + scales.horizon - 5
+    index = scales.gap_index(gaps, time)
+    assert (index[:2] < scales.gap.bins).all()
+    assert index[2] == index[3] == index[4] >= scales.gap.bins, "the same day, however long it took"
+    earlier = scales.gap_index(np.array([500]), np.array([scales.horizon - 15_000]))
+    assert earlier[0] > index[2], "numbered from the end"
+    steps = np.floor_divide(sequences.time, 86_400)
+    landing = scales.landing.draw(scales.landing.assign(scales.horizon - steps), np.zeros(len(steps)))
+    assert (landing >= 0).all()
