@@ -14,6 +14,7 @@ from scipy import special
 from ehrsim import codes, events, models, runs, training
 from ehrsim.errors import UsageError
 from ehrsim.models.markov import AGE_BANDS
+from ehrsim.models.vae import VAEConfig
 from ehrsim.sampling import Conditions, blocks, generate, generate_to
 
 DIABETES = codes.join("condition", "ICD10CM", "E11.9")
@@ -69,6 +70,22 @@ def test_slots_change_nothing(slots, tiny_run, cohort):
 def test_slots_change_nothing_with_latents(tiny_run):
     one, other = (generate(tiny_run("vae").folder, 60, seed=3, slots=slots).collect() for slots in (8, 64))
     assert one.equals(other)
+
+
+@pytest.mark.slow
+def test_slots_change_nothing_with_codes_one_after_the_other(tiny_events, tiny_training, tmp_path):
+    run = training.fit(
+        tiny_events,
+        tmp_path / "run",
+        model="vae",
+        model_config=VAEConfig(emission="ordered", width=32, attribute_width=16),
+        training=tiny_training,
+    )
+    assert run.model.config.emission == "ordered"
+    one, other = (generate(tmp_path / "run", 60, seed=3, slots=slots).collect() for slots in (8, 64))
+    assert one.equals(other)
+    assert one.height > 60
+    assert events.validate(one.lazy()) == []
 
 
 def test_a_patient_depends_on_its_number_alone(tiny_run, cohort):
