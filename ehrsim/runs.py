@@ -129,8 +129,10 @@ def _check_manifest(folder: Path) -> None:
     listed = {name: digest for digest, _, name in entries}
     for name in FILES:
         path = folder / name
-        if not path.is_file() or name not in listed:
+        if not path.is_file():
             raise RunError(f"{path} is missing", hint="copy the whole run folder")
+        if name not in listed:
+            raise RunError(f"{manifest} has no hash of {name}", hint="copy the whole run folder")
         if _digest(path) != listed[name]:
             raise RunError(f"{path} has been altered: its hash is not the one in {MANIFEST}", hint="restore the folder")
 

@@ -55,7 +55,7 @@ def independent_systems(source) -> Counter:
     return counts
 
 
-def judge_import(source, out) -> None:
+def judge_import(source, out) -> int:
     report = import_events(source, out)
     raw = pl.read_parquet(source / "events.parquet")
     folded = report.changed[FOLDED].count if FOLDED in report.changed else 0
@@ -72,17 +72,18 @@ def judge_import(source, out) -> None:
     splits = dict(pl.read_parquet(source / "subject_splits.parquet").iter_rows())
     assert dict(pl.read_parquet(out / "metadata" / "subject_splits.parquet").iter_rows()) == splits
     assert report.splits == {"held_out": 0, **Counter(splits.values())}
+    return report.events
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_set_is_imported_whole(event_sets, tmp_path, name):
-    judge_import(event_sets / name, tmp_path / "out")
+    assert judge_import(event_sets / name, tmp_path / "out") > 1_000
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGE)
 def test_a_large_set_is_imported_whole(event_sets, tmp_path, name):
-    judge_import(event_sets / name, tmp_path / "out")
+    assert judge_import(event_sets / name, tmp_path / "out") > 1_000
 
 
 def test_an_end_closes_the_latest_open_event_of_its_code(tmp_path):

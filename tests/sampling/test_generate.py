@@ -242,10 +242,11 @@ def test_the_sampler_draws_what_the_likelihood_scores(tiny_events, tiny_training
     # So many places that none is ever short of one: a surplus is left out, the last codes first.
     monkeypatch.setattr(training.table, "suggest_places", lambda _: 64)
     run = training.fit(tiny_events, tmp_path / "run", model="markov", training=tiny_training)
-    _compare_with_model(run, generate(run, 4000, seed=9, slots=256).collect())
+    assert _compare_with_model(run, generate(run, 4000, seed=9, slots=256).collect()) > 500
 
 
-def _compare_with_model(run, frame: pl.DataFrame) -> None:
+def _compare_with_model(run, frame: pl.DataFrame) -> int:
+    """The number of first visits that were compared."""
     model, vocabulary, sizes = run.model, run.vocabulary, run.model.sizes
     visits = frame.filter(pl.col("visit_id") == 1)
     starts = visits.filter(pl.col("code").str.starts_with("VISIT_START//")).select("subject_id", "code", "time")
@@ -277,3 +278,4 @@ def _compare_with_model(run, frame: pl.DataFrame) -> None:
         count = first.filter(pl.col("code") == entry.code)["subject_id"].n_unique()
         expected, variance = chance[:, index].sum(), (chance[:, index] * (1 - chance[:, index])).sum()
         assert abs(count - expected) < 4.5 * np.sqrt(variance) + 1, (entry.code, count, expected)
+    return len(ages)
