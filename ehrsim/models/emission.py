@@ -29,6 +29,25 @@ Body = Callable[[Visit], Array]
 """A visit's state given what is drawn of it before its codes: (..., width)."""
 
 
+class CodeLogits(nnx.Module):
+    """Logits of codes from a query: their own vectors, a bias by the kind of visit, and the copy term."""
+
+    def __init__(self, sizes: Sizes, width: int, bias: float, rng: np.random.Generator) -> None:
+        self.head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
+        self.bias = constant(bias, sizes.vocabulary)
+        self.of_kind = constant(0.0, sizes.kinds, sizes.vocabulary)
+        self.copy = constant(0.0, 2, sizes.vocabulary)
+
+    def __call__(self, query: Array, gates: Array, kind: Array, memory: Memory, part: slice) -> Array:
+        """(..., codes of `part`) from `query` (..., width) and `gates` (..., 2) of the two copy terms."""
+        logits = jnp.dot(query, self.head[...][:, part], preferred_element_type=jnp.float32)
+        logits = logits + along(self.bias[...][part], logits) + self.of_kind[...][kind, part]
+        copy = self.copy[...][:, part]
+        previous = memory.previous[..., part] * (along(copy[0], logits) + gates[..., :1])
+        seen = memory.seen[..., part] * (along(copy[1], logits) + gates[..., 1:])
+        return logits + previous + seen
+
+
 class SetEmission(nnx.Module):
     """Independent codes within a group."""
 
@@ -37,10 +56,7 @@ class SetEmission(nnx.Module):
         self.of_code = table(sizes.vocabulary, width, rng)
         self.queries = nnx.List([Linear(width, width, rng) for _ in sizes.groups])
         self.copy_gates = nnx.List([Linear(width, 2, rng, 0.1) for _ in sizes.groups])
-        self.code_head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
-        self.code_bias = constant(-4.0, sizes.vocabulary)
-        self.kind_codes = constant(0.0, sizes.kinds, sizes.vocabulary)
-        self.copy = constant(0.0, 2, sizes.vocabulary)
+        self.logits = CodeLogits(sizes, width, -4.0, rng)
 
     def __call__(self, body: Body, memory: Memory) -> SetHead:
         """The head of visits with a state and a memory."""
@@ -51,12 +67,7 @@ class SetEmission(nnx.Module):
         earlier = jnp.where(visit.codes < first, visit.codes, 0)
         known = body + base.sum_embeddings(self.of_code[...].at[0].set(0.0), earlier) if group else body
         query = jax.nn.silu(self.queries[group](jax.nn.silu(known)))
-        gates = self.copy_gates[group](query)
-        logits = jnp.dot(query, self.code_head[...][:, first:last], preferred_element_type=jnp.float32)
-        logits = logits + along(self.code_bias[...][first:last], logits) + self.kind_codes[...][visit.kind, first:last]
-        previous = memory.previous[..., first:last] * (along(self.copy[...][0, first:last], logits) + gates[..., :1])
-        seen = memory.seen[..., first:last] * (along(self.copy[...][1, first:last], logits) + gates[..., 1:])
-        return logits + previous + seen
+        return self.logits(query, self.copy_gates[group](query), visit.kind, memory, slice(first, last))
 
 
 class _Prefix(NamedTuple):
@@ -77,10 +88,7 @@ class OrderedEmission(nnx.Module):
         self.of_last = table(sizes.vocabulary, width, rng)
         self.query = Linear(width, width, rng)
         self.copy_gates = Linear(width, 2, rng, 0.1)
-        self.code_head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
-        self.code_bias = constant(0.0, sizes.vocabulary)
-        self.kind_codes = constant(0.0, sizes.kinds, sizes.vocabulary)
-        self.copy = constant(0.0, 2, sizes.vocabulary)
+        self.logits = CodeLogits(sizes, width, 0.0, rng)
 
     def __call__(self, body: Body, memory: Memory) -> OrderedHead:
         """The head of visits with a state and a memory."""
@@ -94,11 +102,7 @@ class OrderedEmission(nnx.Module):
     def _logits(self, prefix: _Prefix, kind: Array, memory: Memory) -> Array:
         hidden = jax.nn.silu(prefix.total + self.of_last[...][prefix.last])
         query = jax.nn.silu(self.query(hidden))
-        gates = self.copy_gates(query)
-        logits = jnp.dot(query, self.code_head[...], preferred_element_type=jnp.float32)
-        logits = logits + along(self.code_bias[...], logits) + self.kind_codes[...][kind]
-        logits = logits + memory.previous * (along(self.copy[...][0], logits) + gates[..., :1])
-        logits = logits + memory.seen * (along(self.copy[...][1], logits) + gates[..., 1:])
+        logits = self.logits(query, self.copy_gates(query), kind, memory, slice(None))
         index = jnp.arange(self.sizes.vocabulary)
         possible = (along(index, logits) > prefix.last[..., None]) | along(index == 0, logits)
         return jnp.where(possible, logits, -jnp.inf)

@@ -98,7 +98,7 @@ def test_sets_are_drawn_as_often_as_they_are_probable(emission):
 def test_an_ordered_head_that_runs_out_of_places_says_so():
     module = OrderedEmission(SIZES, WIDTH, np.random.Generator(np.random.Philox(key=3)))
     bias = jnp.array([-50.0, 0, 0, 0, 0, 0])
-    module.code_bias[...] = bias
+    module.logits.bias[...] = bias
     heads = Heads(*[None] * len(Heads._fields))._replace(codes=head_for(module, 50))
     small = SIZES._replace(places=1)
     index = jnp.arange(50, dtype=jnp.int32)
