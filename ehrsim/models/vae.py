@@ -72,28 +72,6 @@ class Gaussian(NamedTuple):
         return 0.5 * (ratio + shift * shift - 1) - self.log_std + prior.log_std
 
 
-class Latent(NamedTuple):
-    """The posterior and the prior of some latents."""
-
-    posterior: Gaussian
-    prior: Gaussian
-
-    def kl(self) -> Array:
-        """KL divergence of the posterior to the prior, per dimension."""
-        return self.posterior.kl(self.prior)
-
-    def cost(self, weight: Array, free: float) -> Array:
-        """What training pays for the latents, per dimension; its gradients matter, its value says little.
-
-        Posteriors are held to the prior with `weight`, and not at all below `free` nats. The prior follows them with
-        full weight from the first step: else the free nats would go into a posterior that lies beside the prior for
-        all patients alike, and what is drawn from the prior would be unlike what the decoder has learned from.
-        """
-        fixed_prior = Gaussian(*map(jax.lax.stop_gradient, self.prior))
-        fixed_posterior = Gaussian(*map(jax.lax.stop_gradient, self.posterior))
-        return weight * jnp.maximum(self.posterior.kl(fixed_prior), free) + fixed_posterior.kl(self.prior)
-
-
 def _gaussian(parameters: Array) -> Gaussian:
     mean, log_std = jnp.split(parameters, 2, axis=-1)
     return Gaussian(mean, jnp.clip(log_std, -5.0, 2.0))
@@ -252,14 +230,13 @@ class VAE(nnx.Module):
         """The annealed bound with free bits, per step."""
         mask_key, noise_key = jax.random.split(key)
         hidden = batch._replace(context=_hide(batch.context, mask_key, self.config.context_dropout))
-        likelihood, of_patient, of_visit = self._bound(hidden, noise_key)
-        kl_patient, kl_visit = of_patient.kl(), of_visit.kl()
+        likelihood, kl_patient, kl_visit = self._bound(hidden, noise_key)
         steps = batch.used.sum(dtype=jnp.float32)
         weight = jnp.minimum(progress / self.config.anneal, 1.0)
         free = self.config.free_bits
-        cost = jnp.where(batch.real[:, None], of_patient.cost(weight, free), 0.0).sum()
-        cost = cost + jnp.where(batch.used[..., None], of_visit.cost(weight, free), 0.0).sum()
-        loss = (cost - likelihood.sum()) / steps
+        counted = jnp.where(batch.real[:, None], jnp.maximum(kl_patient, free), 0.0).sum()
+        counted = counted + jnp.where(batch.used[..., None], jnp.maximum(kl_visit, free), 0.0).sum()
+        loss = (weight * counted - likelihood.sum()) / steps
         used = batch.used[..., None]
         mean_visit = jnp.where(used, kl_visit, 0.0).sum((0, 1)) / steps
         mean_patient = jnp.where(batch.real[:, None], kl_patient, 0.0).sum(0) / batch.real.sum(dtype=jnp.float32)
@@ -281,8 +258,8 @@ class VAE(nnx.Module):
             codes=jnp.zeros_like(context.codes),
             first_age=jnp.full_like(context.first_age, jnp.nan),
         )
-        likelihood, of_patient, of_visit = self._bound(batch._replace(context=bare), key)
-        kl = jnp.where(batch.real, of_patient.kl().sum(-1), 0.0) + base.per_patient(of_visit.kl().sum(-1), batch)
+        likelihood, kl_patient, kl_visit = self._bound(batch._replace(context=bare), key)
+        kl = jnp.where(batch.real, kl_patient.sum(-1), 0.0) + base.per_patient(kl_visit.sum(-1), batch)
         return likelihood - kl
 
     @property
@@ -315,8 +292,8 @@ class VAE(nnx.Module):
             lambda origin: self.first_gap(jax.nn.silu(patient + self.of_origin[...][origin])),
         )
 
-    def _bound(self, batch: Batch, key: Array) -> tuple[Array, Latent, Latent]:
-        """Log-likelihood (N,) under one draw of the latents, and what is known of z (N, .) and of u (R, T, .)."""
+    def _bound(self, batch: Batch, key: Array) -> tuple[Array, Array, Array]:
+        """Log-likelihood (N,) under one draw of the latents, KL of z (N, .) and of u (R, T, .)."""
         patient_key, visit_key = jax.random.split(key)
         x = self.embedding(batch.visit)
         embedded = self.context(batch.context)
@@ -327,7 +304,7 @@ class VAE(nnx.Module):
         )
         pooled = _mean_by_patient(both, batch)
         posterior = _gaussian(self.posterior_patient(jnp.concatenate([pooled, embedded], axis=-1)))
-        prior = _gaussian(self.prior_patient(embedded))
+        kl_patient = posterior.kl(_gaussian(self.prior_patient(embedded)))
         z = posterior.draw(base.patient_noise(patient_key, batch, self.config.patient_latent))
         of_patient = self._patient(z, embedded)
         patient = of_patient[batch.patient]
@@ -340,7 +317,7 @@ class VAE(nnx.Module):
         heads = self.decoder(jnp.concatenate([h, patient, u, moment], axis=-1), memory)
         steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
         likelihood = base.per_patient(steps, batch) + base.origin_log_probability(self._origin(of_patient), batch)
-        return likelihood, Latent(posterior, prior), Latent(posterior_u, prior_u)
+        return likelihood, kl_patient, posterior_u.kl(prior_u)
 
     def _states(self, x: Array, batch: Batch, of_patient: Array) -> Array:
         """(R, T, width) decoder states before each step: at a patient's first step the initial one."""
