@@ -48,7 +48,7 @@ def content(events: pl.LazyFrame) -> dict[str, float]:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--model", choices=["vae", "markov"], default="vae")
+    parser.add_argument("--model", choices=["vae", "gan", "markov"], default="vae")
     parser.add_argument("--slots", type=int, default=256, help="patients drawn side by side")
     parser.add_argument("--patients", type=int, help="how many patients a repeat draws")
     options = parser.parse_args()

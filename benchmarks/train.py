@@ -22,8 +22,9 @@ from measure import Seconds, arguments, clocks, rates, report, rounded
 
 import ehrsim
 from ehrsim.evaluate.records import codes_per_visit
+from ehrsim.preparation import prepare
 from ehrsim.reference import population
-from ehrsim.training import TrainingConfig, prepare, training_config
+from ehrsim.training import TrainingConfig, training_config
 from ehrsim.visits import packing
 
 PATIENTS, SMALL = 1_000, 100
@@ -33,7 +34,7 @@ STEPS, SMALL_STEPS = 50, 5
 
 def visits_per_step(events: Path, config: TrainingConfig) -> float:
     """Mean number of visits in the batches of an epoch, padding left out."""
-    data = prepare(events, config)
+    data = prepare(events, min_patients=config.min_patients, steps_per_batch=config.steps_per_batch)
     order = np.random.default_rng(0).permutation(data.train.patients)
     return statistics.mean(float(batch.steps) for batch in packing.batches(data.train, data.shape, order, 0))
 

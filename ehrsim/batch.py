@@ -26,6 +26,8 @@ class Sizes(NamedTuple):
     statics: int
     """Statics, padding 0 included."""
     gaps: int
+    landings: tuple[float, ...]
+    """Of the last bins of gaps, which tell where a long gap ends: the year, as in `Visit`, of the middle of each."""
     first_gaps: int
     origins: int
     clocks: int

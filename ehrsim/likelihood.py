@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import polars as pl
 
-from ehrsim.errors import InputError
+from ehrsim import models
+from ehrsim.errors import InputError, UsageError
 from ehrsim.runs import Run
 from ehrsim.visits import encode, packing, table
 from ehrsim.visits.packing import Shape
@@ -50,8 +51,14 @@ def scorer(steps: Table, shape: Shape) -> Callable[[Any], Score]:
 def score(run: Run, events: pl.LazyFrame | pl.DataFrame) -> Score:
     """The likelihood of whole records under a run: use patients it was not trained on.
 
-    Events whose codes the run does not know are left out, as in training. Raises `InputError` if nothing remains.
+    Events whose codes the run does not know are left out, as in training. Raises `InputError` if nothing remains, and
+    `UsageError` for a model without a likelihood.
     """
+    if not models.family(run.config.model).likelihood:
+        raise UsageError(
+            f"a model of kind `{run.config.model}` has no likelihood",
+            hint="compare what it simulates with real patients (benchmarks/fidelity.py), or fit --model vae",
+        )
     sequences, _ = encode(events.lazy().collect(), run.vocabulary, step_seconds=run.scales.step_seconds)
     steps, _ = table.tabulate(sequences, run.scales, run.model.sizes)
     if not steps.patients:

@@ -7,12 +7,10 @@ seed and the step.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,18 +23,20 @@ import orjson
 import polars as pl
 from safetensors.numpy import save_file
 
-from ehrsim import codes, likelihood, models, runs, vocabulary
-from ehrsim import events as event_table
-from ehrsim.batch import Batch, Sizes
+from ehrsim import likelihood, models, rates, runs, vocabulary
+from ehrsim.batch import Batch
 from ehrsim.errors import InputError, RunError, UsageError
 from ehrsim.outputs import atomic_file
+from ehrsim.preparation import Data, prepare
 from ehrsim.progress import Progress, silent
 from ehrsim.runs import Run, RunConfig
-from ehrsim.visits import Sequences, encode, packing, table
-from ehrsim.visits.packing import Shape
-from ehrsim.visits.scales import Scales, fit_scales
+from ehrsim.sampling import sample
+from ehrsim.visits import packing, table
 
-DAY = 86_400
+AROUND = 8
+"""What is built around an autoencoder is trained for the eighth part of its steps, and validated at least as often."""
+SIMULATED = (500, 2_000)
+"""Patients that are simulated to score a model without a likelihood, at least and at most."""
 
 
 class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,10 +47,13 @@ class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps_per_batch: int = 2048
     """Visits in a batch, padding included."""
     learning_rate: float = 3e-3
+    momentum: float = 0.9
     warmup: int = 60
     weight_decay: float = 1e-3
     clip: float = 1.0
     """Largest norm of a gradient."""
+    average: float = 0.98
+    """Decay a step of the running average of the weights, which is what is validated and kept."""
     validate_every: int = 50
     patience: int = 6
     """Validations without an improvement before training stops."""
@@ -94,18 +97,6 @@ def best(metrics: Path) -> tuple[int, float]:
     return line["step"], line["tuning"]
 
 
-class Data(NamedTuple):
-    """A training set as the model sees it."""
-
-    vocabulary: vocabulary.Vocabulary
-    scales: Scales
-    sizes: Sizes
-    train: table.Table
-    tuning: table.Table
-    shape: Shape
-    provenance: dict[str, Any]
-
-
 def fit(
     events: str | Path | pl.LazyFrame | pl.DataFrame,
     out: str | Path | None = None,
@@ -139,13 +130,10 @@ def fit(
     family = models.family(model)
     preset_config = training_config(preset)
     config, of_model = training or preset_config, model_config or family.presets[preset]
-    if model == "markov":
-        # Tables of logits take larger and unclipped steps than a network.
-        config = msgspec.structs.replace(config, learning_rate=10 * config.learning_rate, clip=100.0, weight_decay=1e-4)
     work = out.parent / f"{out.name}.training"
     _prepare(work, out, resume=resume, overwrite=overwrite)
     progress("prepare", 0, None, "events")
-    data = prepare(events, config)
+    data = prepare(events, min_patients=config.min_patients, steps_per_batch=config.steps_per_batch)
     run_config = RunConfig(
         format_version=runs.FORMAT_VERSION,
         model=model,
@@ -155,90 +143,18 @@ def fit(
         training=msgspec.to_builtins(config),
     )
     _pin(work, run_config, data)
-    fresh = models.create(model, data.sizes, of_model, config.seed)
-    trained = _train(fresh, data, config, work, progress)
+    trained = _train_family(model, of_model, data, config, work, progress)
     run = Run(run_config, data.vocabulary, data.scales, trained, data.provenance)
     runs.save(run, work / "metrics.jsonl", out, overwrite=overwrite)
     shutil.rmtree(work)
     return runs.load(out)
 
 
-def prepare(events: str | Path | pl.LazyFrame | pl.DataFrame, config: TrainingConfig) -> Data:
-    """Vocabulary, scales and tables from the training split; the tuning split only passes through them."""
-    train, tuning = _split(events)
-    parents = _parents(events)
-    vocab, vocabulary_report = vocabulary.fit(train, min_patients=config.min_patients, parents=parents)
-    frame = train.collect()
-    if frame.is_empty():
-        raise InputError("the training split holds no events", hint="ehrsim import makes splits; see ehrsim inspect")
-    step_seconds = _step_seconds(frame, vocab)
-    sequences, encoded = encode(frame, vocab, step_seconds=step_seconds)
-    held, _ = encode(tuning.collect(), vocab, step_seconds=step_seconds)
-    scales = fit_scales(sequences, vocab, step_seconds)
-    sizes = table.sizes(vocab, scales, table.suggest_places(sequences))
-    steps, tabulated = table.tabulate(sequences, scales, sizes)
-    if not steps.patients:
-        raise InputError("no training patient has a visit or a known life span", hint="see ehrsim inspect")
-    tuning_steps = table.tabulate(held, scales, sizes)[0] if held.patients else steps
-    provenance = {
-        "software": {name: version(name) for name in ("ehrsim", "jax", "flax", "optax", "numpy", "polars")},
-        "data": {
-            "sha256": _fingerprint(sequences, held),
-            "train_patients": steps.patients,
-            "tuning_patients": tuning_steps.patients if held.patients else 0,
-            "steps": len(sequences.time),
-            "events": len(sequences.entry),
-        },
-        "vocabulary": msgspec.to_builtins(vocabulary_report),
-        "left_out": {**encoded.left_out, **tabulated._asdict()},
-    }
-    shape = packing.suggest_shape(steps, config.steps_per_batch)
-    return Data(vocab, scales, sizes, steps, tuning_steps, shape, provenance)
-
-
-def _split(events: str | Path | pl.LazyFrame | pl.DataFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    if isinstance(events, pl.LazyFrame | pl.DataFrame):
-        frame = events.lazy()
-        return tuple(event_table.only(frame, split) for split in ("train", "tuning"))  # type: ignore[return-value]
-    train = event_table.read_events(events, "train")
-    try:
-        return train, event_table.read_events(events, "tuning")
-    except InputError:
-        return train, train.clear()
-
-
-def _parents(events: str | Path | pl.LazyFrame | pl.DataFrame) -> dict[str, str]:
-    """Parents that the data's own code table gives, beyond those that codes imply."""
-    if isinstance(events, pl.LazyFrame | pl.DataFrame) or not Path(events).is_dir():
-        return {}
-    table = event_table.read_codes(events).filter(pl.col("parent_codes").list.len() > 0)
-    rows = table.select("code", pl.col("parent_codes").list.first()).iter_rows()
-    return {code: parent for code, parent in rows if not codes.parents(code)}
-
-
-def _step_seconds(frame: pl.DataFrame, vocab: vocabulary.Vocabulary) -> int:
-    """A day, or a finer bin where a tenth of the days hold more than 128 events (monitoring)."""
-    times = frame.lazy().filter(pl.col("time").is_not_null())
-    for seconds in (DAY, DAY // 4, DAY // 24):
-        bin_of = pl.col("time").dt.timestamp("us").floordiv(seconds * 1_000_000)
-        counts = times.group_by("subject_id", "visit_id", bin_of.alias("bin")).len()
-        if (counts.select(pl.col("len").quantile(0.9)).collect().item() or 0) <= 128:
-            return seconds
-    return DAY // 24
-
-
-def _fingerprint(*splits: Sequences) -> str:
-    digest = hashlib.sha256()
-    for sequences in splits:
-        for column in sequences:
-            digest.update(np.ascontiguousarray(column).tobytes())
-    return digest.hexdigest()
-
-
 def _prepare(work: Path, out: Path, *, resume: bool, overwrite: bool) -> None:
-    if resume and not (work / "checkpoint.safetensors").is_file():
+    begun = any(work.rglob("checkpoint.safetensors"))
+    if resume and not begun:
         raise RunError(f"nothing to resume: {work} holds no checkpoint", hint="run fit without --resume")
-    if not resume and (work / "checkpoint.safetensors").is_file() and not overwrite:
+    if begun and not resume and not overwrite:
         raise UsageError(
             f"{work} holds an interrupted training", hint="--resume goes on with it, --overwrite begins anew"
         )
@@ -265,6 +181,7 @@ class _State(NamedTuple):
     """All that changes in training."""
 
     model: Any
+    average: Any
     optimiser: Any
     best: Any
     step: int
@@ -274,28 +191,80 @@ class _State(NamedTuple):
     """Lines of metrics written."""
 
 
-def _train(fresh: Any, data: Data, config: TrainingConfig, work: Path, progress: Progress) -> Any:
-    """Optimise until the steps are used up or the tuning loss has stopped falling; returns the best model."""
-    optimiser = _optimiser(config)
-    state = _State(fresh, jax.jit(optimiser.init)(fresh), fresh, 0, float("inf"), 0, 0)
-    checkpoint = work / "checkpoint.safetensors"
-    if checkpoint.is_file():
-        state = _load(checkpoint, state)
-    metrics = _Metrics(work / "metrics.jsonl", state.lines)
-    step = _step_function(optimiser, config)
+def _train_family(
+    model: str, of_model: msgspec.Struct, data: Data, config: TrainingConfig, work: Path, progress: Progress
+) -> Any:
+    """Train a model; if it is built around an autoencoder, that first, and then the rest around it."""
+    family = models.family(model)
+    fresh = models.create(model, data.sizes, of_model, config.seed)
+    of_family = msgspec.structs.replace(config, **family.training)
+    if family.part:
+        inner = work / family.part
+        inner.mkdir(exist_ok=True)
+        part = _train(getattr(fresh, family.part), data, config, _likelihood(data), inner, progress)
+        setattr(fresh, family.part, part)
+        fewer = (max(number // AROUND, 1) for number in (config.max_steps, config.validate_every))
+        of_family = msgspec.structs.replace(of_family, **dict(zip(("max_steps", "validate_every"), fewer, strict=True)))
+    score = _likelihood(data) if family.likelihood else _distance(data, config.seed)
+    return _train(fresh, data, of_family, score, work, progress, begun=bool(family.part))
+
+
+Score = Callable[[Any], float]
+"""How far a model is from the tuning patients: training keeps the model with the least."""
+
+
+def _likelihood(data: Data) -> Score:
+    """Negative log-likelihood in nats a visit."""
     score = likelihood.scorer(data.tuning, data.shape)
+    return lambda model: score(model).loss
+
+
+def _distance(data: Data, seed: int) -> Score:
+    """Distance of the rates of simulated records, always drawn with the same numbers."""
+    known = rates.count(data.tuning, data.sizes)
+    patients = int(np.clip(2 * data.tuning.patients, *SIMULATED))
+
+    def score(model: Any) -> float:
+        drawn = sample(model, data.vocabulary, data.scales, first=0, end=patients, seed=seed)
+        counted = [rates.count(table.tabulate(block, data.scales, data.sizes)[0], data.sizes) for block, _ in drawn]
+        return rates.distance(known, rates.total(counted))
+
+    return score
+
+
+_WEIGHTS = ("model", "average", "optimiser", "best")
+
+
+def _train(
+    fresh: Any, data: Data, config: TrainingConfig, score: Score, work: Path, progress: Progress, *, begun: bool = False
+) -> Any:
+    """Optimise until the steps are used up or the tuning loss has stopped falling; returns the best model.
+
+    That may be the `fresh` one, if it has `begun` as a usable model: what is built around a trained part has to be
+    better than that part alone.
+    """
+    optimiser = _optimiser(config)
+    state = _State(fresh, fresh, jax.jit(optimiser.init)(fresh), fresh, 0, float("inf"), 0, 0)
+    checkpoint = work / "checkpoint.safetensors"
+    resumed = checkpoint.is_file()
+    state = _load(checkpoint, state) if resumed else state
+    metrics = _Metrics(work / "metrics.jsonl", state.lines)
+    if begun and not resumed:
+        state = state._replace(best_loss=score(fresh), lines=1)
+        metrics.write({"step": 0, "tuning": state.best_loss})
+    step = _step_function(optimiser, config)
     for batch in _batches(data, config, state.step):
         if state.step >= config.max_steps or state.stale >= config.patience:
             break
-        model, moments, figures = step(state.model, state.optimiser, batch, state.step)
-        state = state._replace(model=model, optimiser=moments, step=state.step + 1)
+        model, average, moments, figures = step(state.model, state.average, state.optimiser, batch, state.step)
+        state = state._replace(model=model, average=average, optimiser=moments, step=state.step + 1)
         if state.step % config.validate_every == 0 or state.step == config.max_steps:
-            loss = score(state.model).loss
+            loss = score(state.average)
             if not math.isfinite(loss):
                 raise InputError(f"training diverged: the tuning loss is {loss} at step {state.step}")
             better = loss < state.best_loss
             state = state._replace(
-                best=state.model if better else state.best,
+                best=state.average if better else state.best,
                 best_loss=loss if better else state.best_loss,
                 stale=0 if better else state.stale + 1,
                 lines=state.lines + 1,
@@ -312,13 +281,16 @@ def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
         0.0, config.learning_rate, warmup, config.max_steps, config.learning_rate / 20
     )
     return optax.chain(
-        optax.clip_by_global_norm(config.clip), optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay)
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(rate, b1=config.momentum, b2=0.99, weight_decay=config.weight_decay),
     )
 
 
 def _step_function(optimiser: optax.GradientTransformation, config: TrainingConfig) -> Callable[..., Any]:
     @jax.jit
-    def step(model: Any, moments: Any, batch: Batch, index: jax.Array) -> tuple[Any, Any, dict[str, jax.Array]]:
+    def step(
+        model: Any, average: Any, moments: Any, batch: Batch, index: jax.Array
+    ) -> tuple[Any, Any, Any, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), index)
         progress = index.astype(jnp.float32) / config.max_steps
 
@@ -329,9 +301,14 @@ def _step_function(optimiser: optax.GradientTransformation, config: TrainingConf
         # Optax mixes whole and real numbers, which the strict settings of the tests refuse.
         with jax.numpy_dtype_promotion("standard"):
             updates, moments = optimiser.update(gradients, moments, model)
-        return optax.apply_updates(model, updates), moments, figures
+        model = optax.apply_updates(model, updates)
+        # The average forgets the random weights of the beginning sooner than the decay alone would.
+        done = index.astype(jnp.float32)
+        decay = jnp.minimum(config.average, (1 + done) / (10 + done))
+        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, model)
+        return model, average, moments, figures
 
-    return lambda model, moments, batch, index: step(model, moments, batch, jnp.int32(index))
+    return lambda model, average, moments, batch, index: step(model, average, moments, batch, jnp.int32(index))
 
 
 def _batches(data: Data, config: TrainingConfig, done: int) -> Iterator[Batch]:
@@ -348,7 +325,7 @@ def _batches(data: Data, config: TrainingConfig, done: int) -> Iterator[Batch]:
 
 def _save(path: Path, state: _State) -> None:
     numbers = {name: np.float64(getattr(state, name)) for name in ("step", "best_loss", "stale", "lines")}
-    arrays = runs.to_arrays({"model": state.model, "optimiser": state.optimiser, "best": state.best})
+    arrays = runs.to_arrays({name: getattr(state, name) for name in _WEIGHTS})
     with atomic_file(path) as temporary:
         save_file({**arrays, **{f"state.{name}": np.array(number) for name, number in numbers.items()}}, temporary)
 
@@ -360,8 +337,7 @@ def _load(path: Path, like: _State) -> _State:
     if missing:
         raise RunError(f"{path} is no checkpoint: it has no `{missing[0]}`", hint="--overwrite begins anew")
     step, best_loss, stale, lines = (float(arrays.pop(f"state.{name}")) for name in names)
-    whole = {"model": like.model, "optimiser": like.optimiser, "best": like.best}
-    restored = runs.from_arrays(whole, arrays, path)
+    restored = runs.from_arrays({name: getattr(like, name) for name in _WEIGHTS}, arrays, path)
     return _State(**restored, step=int(step), best_loss=best_loss, stale=int(stale), lines=int(lines))
 
 

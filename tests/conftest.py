@@ -141,9 +141,9 @@ def tiny_training():
 @pytest.fixture(scope="session")
 def tiny_data(tiny_events, tiny_training):
     """The tiny records as training sees them: vocabulary, scales, sizes, tables and the shape of batches."""
-    from ehrsim.training import prepare
+    from ehrsim.preparation import prepare
 
-    return prepare(tiny_events, tiny_training)
+    return prepare(tiny_events, min_patients=tiny_training.min_patients, steps_per_batch=tiny_training.steps_per_batch)
 
 
 class TinyRun(NamedTuple):

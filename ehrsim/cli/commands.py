@@ -83,7 +83,7 @@ def fit(
     /,
     *,
     out: Annotated[Path, Parameter(help="Run folder to write.")],
-    model: Annotated[Literal["vae", "markov"], Parameter(help="The kind of model.")] = "vae",
+    model: Annotated[Literal["vae", "gan", "markov"], Parameter(help="The kind of model.")] = "vae",
     preset: Annotated[
         Literal["small", "base", "large"], Parameter(help="Size and length of training: minutes, half an hour, a GPU.")
     ] = "small",
@@ -101,6 +101,7 @@ def fit(
         ehrsim fit events --model markov --max-steps 60 --out run
 
     """
+    from ehrsim.models import family
     from ehrsim.training import best, training_config
     from ehrsim.training import fit as train
 
@@ -118,7 +119,7 @@ def fit(
         )
     step, loss = best(out / "metrics.jsonl")
     print(f"wrote run {run.identity[:12]} to {out}: {model} ({preset}), {run.vocabulary.size - 1:,} codes")
-    print(f"tuning loss {loss:.3f} nats a visit at step {step:,}")
+    print(f"tuning loss {loss:.3f} {family(model).measure} at step {step:,}")
 
 
 def generate(

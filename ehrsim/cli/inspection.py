@@ -73,17 +73,18 @@ def _listed(title: str, counts: dict[str, int]) -> str:
 
 
 def _run(path: Path) -> list[str]:
-    from ehrsim import runs, training
+    from ehrsim import models, runs, training
 
     run = runs.load(path)
     step, loss = training.best(path / "metrics.jsonl")
+    measure = models.family(run.config.model).measure
     data, sizes = run.provenance["data"], run.model.sizes
     versions = ", ".join(f"{name} {number}" for name, number in run.provenance["software"].items())
     return [
         f"run {run.identity}: {run.config.model} ({run.config.preset})",
         f"trained on {data['train_patients']:,} patients with {data['events']:,} events, "
         f"stopped by {data['tuning_patients']:,} others; data {data['sha256'][:12]}",
-        f"tuning loss {loss:.3f} nats a visit at step {step:,}",
+        f"tuning loss {loss:.3f} {measure} at step {step:,}",
         f"{sizes.vocabulary - 1:,} codes, {sizes.statics - 1:,} statics, {sizes.kinds - 4:,} visit types; "
         f"codes of fewer than {run.vocabulary.min_patients} patients are not in it",
         f"software: {versions}",

@@ -152,10 +152,12 @@ def training_curve(metrics: list[dict[str, float]]) -> Figure | None:
         return None
     tuned = [line for line in lines if line.name == "tuning"]
     best = min(zip(tuned[0].y, tuned[0].x, strict=True)) if tuned else None
-    note = f"Best on the tuning split: {best[0]:.2f} nats a visit, at step {best[1]:,}." if best else ""
+    # An adversary's losses are no likelihood.
+    unit = "" if any("critic" in line for line in metrics) else " nats a visit"
+    note = f"Best on the tuning split: {best[0]:.2f}{unit}, at step {best[1]:,}." if best else ""
     marked = (best[1], best[0]) if best else None
     drawing = curves(lines, title="Training and tuning loss by step", x_label="step of training", marked=marked)
-    return Figure("Loss, in nats a visit", drawing, note)
+    return Figure(f"Loss, in{unit}" if unit else "Losses of critic and generator", drawing, note)
 
 
 def _is_number(value: object) -> bool:

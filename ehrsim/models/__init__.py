@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -10,6 +12,7 @@ import numpy as np
 from ehrsim.batch import Sizes
 from ehrsim.errors import UsageError
 from ehrsim.models.base import PatientModel
+from ehrsim.models.gan import GAN, GANConfig
 from ehrsim.models.markov import Markov, MarkovConfig
 from ehrsim.models.vae import VAE, VAEConfig
 
@@ -20,23 +23,52 @@ class Family(NamedTuple):
     model: Any
     config: type[msgspec.Struct]
     presets: dict[str, msgspec.Struct]
+    training: Mapping[str, Any] = MappingProxyType({})
+    """What is trained otherwise than the preset of training says."""
+    part: str = ""
+    """The attribute that holds an autoencoder, if the model is built around one that is trained first."""
+    likelihood: bool = True
+    """Whether `log_likelihood` gives one; training is stopped by a distance of simulated records else."""
 
+    @property
+    def measure(self) -> str:
+        """What the tuning loss of a run is given in."""
+        return "nats a visit" if self.likelihood else "mean total variation"
+
+
+SMALL = VAEConfig(emission="set")
+BASE = VAEConfig(width=192, attribute_width=96, patient_latent=32, visit_latent=16)
+LARGE = VAEConfig(width=512, attribute_width=192, patient_latent=64, visit_latent=32)
 
 MODELS: dict[str, Family] = {
     "markov": Family(
         Markov,
         MarkovConfig,
         {"small": MarkovConfig(), "base": MarkovConfig(), "large": MarkovConfig()},
+        # Tables of logits take larger and unclipped steps than a network.
+        training={"learning_rate": 3e-2, "clip": 100.0, "weight_decay": 1e-4},
     ),
     "vae": Family(
         VAE,
         VAEConfig,
         {
             # Sets are drawn three times as fast as codes one after the other: enough for a first look.
-            "small": VAEConfig(emission="set"),
-            "base": VAEConfig(width=192, attribute_width=96, patient_latent=32, visit_latent=16),
-            "large": VAEConfig(width=512, attribute_width=192, patient_latent=64, visit_latent=32),
+            "small": SMALL,
+            "base": BASE,
+            "large": LARGE,
         },
+    ),
+    "gan": Family(
+        GAN,
+        GANConfig,
+        {
+            "small": GANConfig(SMALL),
+            "base": GANConfig(BASE, generator_width=192, critic_width=128),
+            "large": GANConfig(LARGE, generator_width=512, critic_width=256),
+        },
+        training={"learning_rate": 2e-3, "momentum": 0.5, "weight_decay": 0.0, "average": 0.99},
+        part="autoencoder",
+        likelihood=False,
     ),
 }
 

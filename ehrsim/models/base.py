@@ -8,10 +8,11 @@ likelihood of a known visit is what they give to it. Both are the same for every
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 
@@ -55,9 +56,10 @@ class OrderedHead(NamedTuple):
     """Codes one after the other in ascending order; index 0 stands for "no more"."""
 
     begin: Callable[[Visit], Any]
-    """given kind, gap, age and year -> the prefix before the first code, a pytree"""
-    logits: Callable[[Visit, Any], Array]
-    """given kind and prefix -> (..., V) of the next code, -inf for those it cannot be"""
+    """given kind, gap, age and year -> the prefix before the first code, a pytree whose leading axes are those of the
+    visit"""
+    logits: Callable[[Any], Array]
+    """prefix -> (..., V) of the next code, -inf for those it cannot be"""
     after: Callable[[Any, Array], Any]
     """prefix and code (...) -> prefix"""
     at: Callable[[Visit], Callable[[At], Array]]
@@ -99,6 +101,23 @@ class Noise(NamedTuple):
     step: int = 0
 
 
+class Bias(NamedTuple):
+    """Numbers to add to the logits of heads, whatever the state: how a model is calibrated."""
+
+    kind: Array
+    """(kinds,)"""
+    gap: Array
+    """(gaps,)"""
+    length: Array
+    """(lengths,)"""
+    codes: Array
+    """(kinds, V) by the kind of the visit"""
+    origin: Array
+    """(origins,)"""
+    first_gap: Array
+    """(first_gaps,)"""
+
+
 class PatientModel(Protocol):
     """A generative model of patients. Arrays only: no events, no frames, no files."""
 
@@ -122,6 +141,15 @@ class PatientModel(Protocol):
 
         Where `first` there is none; then `previous` has nothing but the age and year of the visit to come.
         """
+
+    def shifted(self, bias: Bias) -> Self:
+        """The same model with `bias` added to the logits of its heads."""
+
+
+def add(*moves: tuple[nnx.Param[Array], Array]) -> None:
+    """Add to parameters in place."""
+    for parameter, change in moves:
+        parameter[...] = parameter[...] + jnp.broadcast_to(change, parameter.shape)
 
 
 def softplus(x: Array) -> Array:

@@ -30,7 +30,7 @@ Body = Callable[[Visit], Array]
 
 
 class CodeLogits(nnx.Module):
-    """Logits of codes from a query: their own vectors, a bias by the kind of visit, and the copy term."""
+    """Logits of codes: a query against their own vectors, a bias by the kind of visit, and the copy term."""
 
     def __init__(self, sizes: Sizes, width: int, bias: float, rng: np.random.Generator) -> None:
         self.head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
@@ -38,14 +38,17 @@ class CodeLogits(nnx.Module):
         self.of_kind = constant(0.0, sizes.kinds, sizes.vocabulary)
         self.copy = constant(0.0, 2, sizes.vocabulary)
 
-    def __call__(self, query: Array, gates: Array, kind: Array, memory: Memory, part: slice) -> Array:
-        """(..., codes of `part`) from `query` (..., width) and `gates` (..., 2) of the two copy terms."""
-        logits = jnp.dot(query, self.head[...][:, part], preferred_element_type=jnp.float32)
-        logits = logits + along(self.bias[...][part], logits) + self.of_kind[...][kind, part]
+    def matched(self, query: Array, part: slice) -> Array:
+        """(..., codes of `part`) from `query` (..., width)."""
+        return jnp.dot(query, self.head[...][:, part], preferred_element_type=jnp.float32)
+
+    def recalled(self, gates: Array, kind: Array, memory: Memory, part: slice) -> Array:
+        """(..., codes of `part`) from the kind of visit and, through `gates` (..., 2), the codes before."""
         copy = self.copy[...][:, part]
-        previous = memory.previous[..., part] * (along(copy[0], logits) + gates[..., :1])
-        seen = memory.seen[..., part] * (along(copy[1], logits) + gates[..., 1:])
-        return logits + previous + seen
+        previous, seen = memory.previous[..., part], memory.seen[..., part]
+        previous = previous * (along(copy[0], previous) + gates[..., :1])
+        seen = seen * (along(copy[1], seen) + gates[..., 1:])
+        return along(self.bias[...][part], seen) + self.of_kind[...][kind, part] + previous + seen
 
 
 class SetEmission(nnx.Module):
@@ -67,7 +70,8 @@ class SetEmission(nnx.Module):
         earlier = jnp.where(visit.codes < first, visit.codes, 0)
         known = body + base.sum_embeddings(self.of_code[...].at[0].set(0.0), earlier) if group else body
         query = jax.nn.silu(self.queries[group](jax.nn.silu(known)))
-        return self.logits(query, self.copy_gates[group](query), visit.kind, memory, slice(first, last))
+        gates, part = self.copy_gates[group](query), slice(first, last)
+        return self.logits.matched(query, part) + self.logits.recalled(gates, visit.kind, memory, part)
 
 
 class _Prefix(NamedTuple):
@@ -77,6 +81,8 @@ class _Prefix(NamedTuple):
     """(B, width) state and sum of their embeddings"""
     last: Array
     """(B,) int32, 0 before the first"""
+    recalled: Array
+    """(B, V) what does not depend on them"""
 
 
 class OrderedEmission(nnx.Module):
@@ -92,17 +98,24 @@ class OrderedEmission(nnx.Module):
 
     def __call__(self, body: Body, memory: Memory) -> OrderedHead:
         """The head of visits with a state and a memory."""
+
+        def begin(visit: Visit) -> _Prefix:
+            state = body(visit)
+            return _Prefix(state, jnp.zeros_like(visit.kind), self._recalled(state, visit.kind, memory))
+
+        def after(prefix: _Prefix, code: Array) -> _Prefix:
+            return prefix._replace(total=prefix.total + self.of_code[...][code], last=code)
+
         return OrderedHead(
-            begin=lambda visit: _Prefix(body(visit), jnp.zeros_like(visit.kind)),
-            logits=lambda visit, prefix: self._logits(prefix, visit.kind, memory),
-            after=lambda prefix, code: _Prefix(prefix.total + self.of_code[...][code], code),
-            at=lambda visit: self._at(visit, body(visit), memory),
+            begin=begin, logits=self._logits, after=after, at=lambda visit: self._at(visit, body(visit), memory)
         )
 
-    def _logits(self, prefix: _Prefix, kind: Array, memory: Memory) -> Array:
-        hidden = jax.nn.silu(prefix.total + self.of_last[...][prefix.last])
-        query = jax.nn.silu(self.query(hidden))
-        logits = self.logits(query, self.copy_gates(query), kind, memory, slice(None))
+    def _recalled(self, state: Array, kind: Array, memory: Memory) -> Array:
+        return self.logits.recalled(self.copy_gates(jax.nn.silu(state)), kind, memory, slice(None))
+
+    def _logits(self, prefix: _Prefix) -> Array:
+        query = jax.nn.silu(self.query(jax.nn.silu(prefix.total + self.of_last[...][prefix.last])))
+        logits = self.logits.matched(query, slice(None)) + prefix.recalled
         index = jnp.arange(self.sizes.vocabulary)
         possible = (along(index, logits) > prefix.last[..., None]) | along(index == 0, logits)
         return jnp.where(possible, logits, -jnp.inf)
@@ -119,11 +132,10 @@ class OrderedEmission(nnx.Module):
         _, after = jax.lax.scan(add, body, jnp.moveaxis(once, -1, 0))
         totals = jnp.concatenate([body[None], after])
         padded = jnp.concatenate([jnp.zeros_like(visit.codes[..., :1]), visit.codes], axis=-1)
+        recalled = self._recalled(body, visit.kind, memory)
 
         def logits(at: At) -> Array:
             *step, place = at
-            prefix = _Prefix(totals[(place, *step)], padded[at])
-            chosen = Memory(*(part[tuple(step)] for part in memory))
-            return self._logits(prefix, visit.kind[tuple(step)], chosen)
+            return self._logits(_Prefix(totals[(place, *step)], padded[at], recalled[tuple(step)]))
 
         return logits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +42,25 @@ def table(rows: int, width: int, rng: np.random.Generator, scale: float = 0.1) -
 def constant(value: float, *shape: int) -> nnx.Param[Array]:
     """A parameter that is `value` everywhere to begin with."""
     return nnx.Param(jnp.asarray(np.full(shape, value, np.float32)))
+
+
+Dropout = Callable[[Array], Array]
+
+
+def kept(x: Array) -> Array:
+    """The dropout outside training: nothing is hidden."""
+    return x
+
+
+def dropout(key: Array, rate: Array | None) -> Dropout:
+    """Hide each number with chance `rate` and scale the others up (Srivastava et al. 2014)."""
+    if rate is None:
+        return kept
+
+    def drop(x: Array) -> Array:
+        return jnp.where(jax.random.uniform(key, x.shape) < rate, 0.0, x / (1 - rate))
+
+    return drop
 
 
 class GRU(nnx.Module):
@@ -99,3 +120,14 @@ def age_features(age: Array, year: Array) -> Array:
     near = jnp.exp(jnp.minimum(year, 0.0)[..., None] / along(jnp.array([0.25, 1.0, 4.0]), years))
     rest = [jnp.log1p(jnp.maximum(age, 0.0)) / 4.0, age / 50.0, year / 20.0]
     return jnp.concatenate([bumps, near, *(part[..., None] for part in rest)], axis=-1)
+
+
+AHEAD_FEATURES = 12
+
+
+def ahead_features(years: Array) -> Array:
+    """(..., AHEAD_FEATURES): how far ahead a moment is, as Gaussian bumps over log years, from 0.5 to 80 years."""
+    centres = jnp.linspace(jnp.log(0.5), jnp.log(80.0), AHEAD_FEATURES)
+    spread = (jnp.log(80.0) - jnp.log(0.5)) / (AHEAD_FEATURES - 1)
+    logs = jnp.log(jnp.maximum(years, 0.1))[..., None]
+    return jnp.exp(-0.5 * ((logs - along(centres, logs)) / spread) ** 2)

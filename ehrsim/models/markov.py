@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
@@ -15,7 +16,7 @@ from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, At, Attributes, Heads, Memory, Noise, Origin, SetHead
+from ehrsim.models.base import Array, At, Attributes, Bias, Heads, Memory, Noise, Origin, SetHead
 from ehrsim.models.layers import along, table
 
 AGE_BANDS = (1.0, 5.0, 12.0, 18.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
@@ -77,6 +78,19 @@ class Markov(nnx.Module):
         """Remember the kind of the previous visit."""
         kind = jnp.where(first, self.sizes.kinds, previous.kind)
         return (kind, state[1]), self._heads(kind, state[1], memory)
+
+    def shifted(self, bias: Bias) -> Markov:
+        """The same model with `bias` added to the logits of its heads."""
+        moved: Markov = jax.tree.map(lambda part: part, self)
+        base.add(
+            (moved.kind_table, bias.kind),
+            (moved.gap_table, bias.gap),
+            (moved.length_table, bias.length),
+            (moved.kind_codes, bias.codes),
+            (moved.origin, bias.origin),
+            (moved.first_gap, bias.first_gap),
+        )
+        return moved
 
     def _origin(self, patients: int) -> Origin:
         rows = jnp.zeros(patients, jnp.int32)

@@ -24,6 +24,8 @@ Array = jax.Array
 YEAR = 365.25 * 86_400.0
 BEGINNINGS_A_PIECE = 32
 """Patients begun together: about a tenth of the slots begin one at each step."""
+FEWEST_SLOTS = 32
+"""Slots that are not worth gathering, where codes are drawn one after the other."""
 EVENTS_A_PIECE = 4
 """Events a slot, on average, that are scored together."""
 
@@ -242,21 +244,52 @@ def _group_by_group(head: SetHead, visit: Visit, sizes: Sizes, draws: Counters) 
 
 
 def _one_after_the_other(head: OrderedHead, visit: Visit, sizes: Sizes, draws: Counters, terminal: Array) -> Draw:
-    slot = jnp.arange(terminal.shape[0])
+    """Code after code, until every slot has its last one.
 
-    def body(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
-        place, codes, ended, prefix = carry
-        code = draw_index(head.logits(visit, prefix), draws.uniform_at(Purpose.CODES, slot, place))
-        code = jnp.where(ended, 0, code)
-        # A slot that has ended goes on without being looked at.
-        return place + 1, codes.at[:, place].set(code, mode="drop"), ended | (code == 0), head.after(prefix, code)
+    Slots that have theirs go on without being looked at, so once more than half have, those that have not are gathered,
+    and again, down to FEWEST_SLOTS.
+    """
 
-    def unfinished(carry: tuple[Array, Array, Array, Any]) -> Array:
-        return (carry[0] <= sizes.places) & ~carry[2].all()
+    def body(carry: _Codes) -> _Codes:
+        number = carry.draws.uniform_at(Purpose.CODES, jnp.arange(carry.ended.shape[0]), carry.place)
+        code = jnp.where(carry.ended, 0, draw_index(head.logits(carry.prefix), number))
+        return carry._replace(
+            place=carry.place + 1,
+            codes=carry.codes.at[:, carry.place].set(code, mode="drop"),
+            ended=carry.ended | (code == 0),
+            prefix=head.after(carry.prefix, code),
+        )
 
-    empty = (jnp.int32(0), jnp.zeros_like(visit.codes), terminal, head.begin(visit))
-    _, codes, ended, _ = jax.lax.while_loop(unfinished, body, empty)
-    return Draw(codes, (codes > 0).sum(-1, dtype=jnp.int32) + (~ended).astype(jnp.int32))
+    def draw(carry: _Codes) -> _Codes:
+        slots = carry.ended.shape[0]
+        fewer = slots // 2 if slots >= 2 * FEWEST_SLOTS else 0
+
+        def unfinished(carry: _Codes) -> Array:
+            return (carry.place <= sizes.places) & ((~carry.ended).sum() > fewer)
+
+        carry = jax.lax.while_loop(unfinished, body, carry)
+        if not fewer:
+            return carry
+        chosen = jnp.argsort(carry.ended, stable=True)[:fewer]
+        taken = jax.tree.map(lambda part: part[chosen], carry._replace(place=jnp.broadcast_to(carry.place, slots)))
+        rest = draw(taken._replace(place=carry.place))
+        return carry._replace(
+            codes=carry.codes.at[chosen].set(rest.codes), ended=carry.ended.at[chosen].set(rest.ended)
+        )
+
+    drawn = draw(_Codes(jnp.int32(0), jnp.zeros_like(visit.codes), terminal, head.begin(visit), draws))
+    return Draw(drawn.codes, (drawn.codes > 0).sum(-1, dtype=jnp.int32) + (~drawn.ended).astype(jnp.int32))
+
+
+class _Codes(NamedTuple):
+    """Codes in the making."""
+
+    place: Array
+    """() int32"""
+    codes: Array
+    ended: Array
+    prefix: Any
+    draws: Counters
 
 
 def _with_history(visit: Visit, slots: Slots) -> Visit:

@@ -54,6 +54,7 @@ def sizes(vocabulary: Vocabulary, scales: Scales, places: int) -> Sizes:
         kinds=len(vocabulary.visit_types) + 4,
         statics=len(vocabulary.statics) + 1,
         gaps=scales.gap.bins + scales.landing.bins,
+        landings=tuple(-float(middle) * scales.step_seconds / YEAR for middle in scales.landing.knots[:, 2]),
         first_gaps=scales.first_gap.bins,
         origins=scales.origin.bins,
         clocks=scales.clock.bins,

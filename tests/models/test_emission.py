@@ -22,6 +22,7 @@ SIZES = Sizes(
     kinds=5,
     statics=1,
     gaps=2,
+    landings=(-1.0,),
     first_gaps=2,
     origins=2,
     clocks=2,

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ehrsim.batch import NO_CODES, Context
-from ehrsim.models.vae import _before, _hide
+from ehrsim.models.embeddings import hide
+from ehrsim.models.latents import Gaussian, Latent
+from ehrsim.models.layers import ahead_features, dropout
+from ehrsim.models.vae import _before
 
 PATIENTS = 20_000
 
@@ -18,7 +21,7 @@ def hidden(codes: list[int]) -> Context:
         codes=jnp.tile(jnp.array([codes], jnp.int32), (PATIENTS, 1)),
         first_age=jnp.full(PATIENTS, 41.0, jnp.float32),
     )
-    return _hide(context, jax.random.key(3), 0.5)
+    return hide(context, jax.random.key(3), 0.5)
 
 
 def test_not_being_asked_about_codes_says_nothing_of_having_any():
@@ -54,3 +57,33 @@ def test_a_step_is_told_the_moment_of_the_step_before_and_the_first_its_own():
     time = jnp.array([[1.0, 2.0, 3.0, 4.0]])
     start = jnp.array([[True, False, True, False]])
     assert _before(time, start).tolist() == [[1.0, 1.0, 3.0, 3.0]]
+
+
+def test_free_nats_cost_the_posterior_nothing_but_the_prior_still_follows():
+    def cost(mean, prior_mean):
+        posterior, prior = (Gaussian(at, jnp.zeros(())) for at in (mean, prior_mean))
+        return Latent(posterior, prior, prior).counted(0.02)
+
+    near, far = (0.1, 0.0), (1.0, 0.0)
+    assert np.isclose(cost(*near), 0.02)
+    assert np.isclose(cost(*far), 0.5)
+    of_posterior, of_prior = jax.grad(cost, argnums=(0, 1))(*near)
+    assert of_posterior == 0
+    assert np.isclose(of_prior, -0.1), "towards the posterior"
+    assert np.allclose(jax.grad(cost, argnums=(0, 1))(*far), (1.0, -1.0))
+
+
+def test_dropout_keeps_the_mean_and_nothing_is_hidden_outside_training():
+    ones = jnp.ones((200, 200))
+    hidden = dropout(jax.random.key(0), 0.3)(ones)
+    assert np.isclose(hidden.mean(), 1, atol=0.02)
+    assert np.isclose((hidden == 0).mean(), 0.3, atol=0.02)
+    assert dropout(jax.random.key(0), None)(ones) is ones
+
+
+def test_what_lies_ahead_is_told_apart_near_and_far():
+    features = np.asarray(ahead_features(jnp.array([-1.0, 0.5, 1.0, 2.0, 40.0, 41.0])))
+    apart = np.abs(features[1:] - features[:-1]).max(axis=1)
+    assert features[0].max() < 1e-2, "what is past has no place"
+    assert (apart[:4] > 0.3).all(), "a year or two make a difference soon"
+    assert apart[4] < 0.1, "and little in forty years"

@@ -1,0 +1,138 @@
+"""The visit decoder: the heads of one visit from a feature vector, part by part in clinical order."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ehrsim.batch import Sizes, Visit
+from ehrsim.models import base
+from ehrsim.models.base import Array, At, Attributes, Bias, Heads, Memory
+from ehrsim.models.emission import OrderedEmission, SetEmission
+from ehrsim.models.layers import (
+    AGE_FEATURES,
+    AHEAD_FEATURES,
+    Dropout,
+    Linear,
+    age_features,
+    ahead_features,
+    along,
+    constant,
+    kept,
+    table,
+)
+
+
+def _emission(name: str, sizes: Sizes, width: int, rng: np.random.Generator) -> OrderedEmission | SetEmission:
+    if name == "ordered":
+        return OrderedEmission(sizes, width, rng)
+    return SetEmission(sizes, width, rng)
+
+
+class VisitDecoder(nnx.Module):
+    """The heads: one visit from a feature vector, part by part, each part told the parts before it."""
+
+    def __init__(
+        self, sizes: Sizes, inputs: int, width: int, narrow: int, emission: str, rng: np.random.Generator
+    ) -> None:
+        self.sizes = sizes
+        self.feature = Linear(inputs, width, rng)
+        self.kind = Linear(width, sizes.kinds, rng, 0.1)
+        self.gap = Linear(width, sizes.gaps, rng, 0.1)
+        self.ahead = Linear(width, AHEAD_FEATURES, rng, 0.1)
+        self.clock = Linear(width, sizes.clocks, rng, 0.1)
+        self.length = Linear(width, sizes.lengths, rng, 0.1)
+        self.of_kind = table(sizes.kinds, width, rng)
+        self.of_gap = table(sizes.gaps, width, rng)
+        self.of_code = table(sizes.vocabulary, width, rng)
+        self.age = Linear(AGE_FEATURES, width, rng)
+        self.body = Linear(width, width, rng)
+        self.emission = _emission(emission, sizes, width, rng)
+        self.attribute_state = Linear(width, narrow, rng)
+        self.attribute_code = table(sizes.vocabulary, narrow, rng)
+        self.attribute_last = Linear(4, narrow, rng)
+        self.attribute_out = Linear(narrow, sizes.offsets + sizes.values + sizes.durations, rng, 0.1)
+        self.attribute_bias = constant(0.0, sizes.vocabulary, sizes.offsets + sizes.durations)
+        self.repeat_out = Linear(narrow, 1, rng, 0.1)
+        self.repeat_bias = constant(0.0, sizes.vocabulary)
+        self.last_value = constant(0.0, sizes.values, sizes.values)
+        self.last_gate = constant(0.0, sizes.vocabulary)
+
+    def __call__(self, inputs: Array, year: Array, memory: Memory, drop: Dropout = kept) -> Heads:
+        """Heads from (..., inputs), the (...) `year` of the step before, and what is remembered."""
+        feature = drop(jax.nn.silu(self.feature(inputs)))
+
+        def timed(visit: Visit) -> Array:
+            return jax.nn.silu(feature + self.of_kind[...][visit.kind])
+
+        def body(visit: Visit) -> Array:
+            placed = feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap]
+            return self.body(jax.nn.silu(placed + self.age(age_features(visit.age, visit.year))))
+
+        return Heads(
+            kind=lambda: self.kind(feature),
+            gap=lambda visit: self._gap(timed(visit), year),
+            clock=lambda visit: self.clock(
+                jax.nn.silu(feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap])
+            ),
+            codes=self.emission(body, memory),
+            repeat=lambda visit: partial(self._repeat, visit, self._state(visit, body(visit))),
+            attributes=lambda visit: partial(self._attributes, visit, self._state(visit, body(visit))),
+            length=lambda visit: self.length(jax.nn.silu(body(visit) + self._code_sum(visit))),
+        )
+
+    def shift(self, bias: Bias) -> None:
+        """Add to the logits of heads, in place."""
+        base.add(
+            (self.kind.bias, bias.kind),
+            (self.gap.bias, bias.gap),
+            (self.length.bias, bias.length),
+            (self.emission.logits.of_kind, bias.codes),
+        )
+
+    def _gap(self, hidden: Array, year: Array) -> Array:
+        """Long gaps are told by where in the calendar they end, and how far ahead that is counts as well."""
+        logits = self.gap(hidden)
+        landings = jnp.array(self.sizes.landings, jnp.float32)
+        far = ahead_features(along(landings, logits) - year[..., None])
+        long = jnp.einsum("...lf,...f->...l", far, self.ahead(hidden))
+        short = jnp.zeros((*year.shape, logits.shape[-1] - len(landings)))
+        return logits + jnp.concatenate([short, long], axis=-1)
+
+    def _code_sum(self, visit: Visit) -> Array:
+        return base.sum_embeddings(self.of_code[...].at[0].set(0.0), visit.codes)
+
+    def _state(self, visit: Visit, body: Array) -> Array:
+        """(..., attribute_width) of the visit as a whole."""
+        return self.attribute_state(jax.nn.silu(body + self._code_sum(visit)))
+
+    def _of_codes(self, visit: Visit, state: Array, at: At) -> Array:
+        """(M, attribute_width) of the chosen places: the visit as a whole, the code, and its last value."""
+        last_rank, last_age = visit.last_rank[at], visit.last_age[at]
+        never = last_rank < 0
+        rank = jnp.where(never, 0.0, 2 * last_rank - 1)
+        recent = jnp.where(never, 0.0, jnp.exp(-last_age))
+        last = jnp.stack([never.astype(jnp.float32), rank, recent, rank * recent], axis=-1)
+        hidden = state[at[:-1]] + self.attribute_code[...][visit.codes[at]] + self.attribute_last(last)
+        return jax.nn.silu(hidden)
+
+    def _repeat(self, visit: Visit, state: Array, at: At) -> Array:
+        return self.repeat_out(self._of_codes(visit, state, at))[..., 0] + self.repeat_bias[...][visit.codes[at]]
+
+    def _attributes(self, visit: Visit, state: Array, at: At) -> Attributes:
+        sizes = self.sizes
+        out = self.attribute_out(self._of_codes(visit, state, at))
+        codes, last_rank = visit.codes[at], visit.last_rank[at]
+        bias = self.attribute_bias[...][codes]
+        last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * (sizes.values - 1)).astype(jnp.int32))
+        gate = jax.nn.softplus(self.last_gate[...][codes])[..., None]
+        after = sizes.offsets + sizes.values
+        return Attributes(
+            offset=out[..., : sizes.offsets] + bias[..., : sizes.offsets],
+            value=out[..., sizes.offsets : after] + gate * self.last_value[...][last_bin],
+            duration=out[..., after:] + bias[..., sizes.offsets :],
+        )

@@ -1,0 +1,88 @@
+"""Visits, and what is known of a patient beforehand, as vectors."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ehrsim.batch import NO_CODES, Context, Sizes, Visit
+from ehrsim.models import base
+from ehrsim.models.base import Array
+from ehrsim.models.layers import AGE_FEATURES, Linear, age_features, normalise, table
+
+
+class VisitEmbedding(nnx.Module):
+    """A visit as a vector: codes, their values, kind, gap, length, age."""
+
+    def __init__(self, sizes: Sizes, width: int, rng: np.random.Generator) -> None:
+        self.codes = table(sizes.vocabulary, width, rng)
+        self.values = table(sizes.vocabulary, width, rng)
+        self.kinds = table(sizes.kinds, width, rng)
+        self.gaps = table(sizes.gaps, width, rng)
+        self.lengths = table(sizes.lengths, width, rng)
+        self.age = Linear(AGE_FEATURES, width, rng)
+
+    def __call__(self, visit: Visit) -> Array:
+        """(...) -> (..., width)."""
+        centred = jnp.where(visit.value > 0, 2 * visit.rank - 1, 0.0)
+        total = base.sum_embeddings(self.codes[...].at[0].set(0.0), visit.codes)
+        total = total + base.sum_embeddings(self.values[...], visit.codes, centred)
+        return self._whole(total + self.kinds[...][visit.kind], visit)
+
+    def soft(self, codes: Array, kinds: Array, visit: Visit) -> Array:
+        """(..., width) of a visit whose `codes` (..., V) and `kinds` (..., kinds) are given as weights."""
+        total = jnp.dot(codes, self.codes[...].at[0].set(0.0), preferred_element_type=jnp.float32)
+        return self._whole(total + jnp.dot(kinds, self.kinds[...], preferred_element_type=jnp.float32), visit)
+
+    def _whole(self, content: Array, visit: Visit) -> Array:
+        total = content + self.gaps[...][visit.gap] + self.lengths[...][visit.length]
+        return normalise(total + self.age(age_features(visit.age, visit.year)))
+
+
+class ContextEmbedding(nnx.Module):
+    """What is known beforehand as a vector; anything not given adds nothing."""
+
+    def __init__(self, sizes: Sizes, width: int, rng: np.random.Generator) -> None:
+        self.statics = table(sizes.statics, width, rng)
+        self.outcome = table(3, width, rng)
+        self.codes = table(sizes.vocabulary, width, rng)
+        self.age = Linear(AGE_FEATURES, width, rng)
+
+    def __call__(self, context: Context) -> Array:
+        """(N,) -> (N, width)."""
+        total = base.sum_embeddings(self.statics[...].at[0].set(0.0), context.statics)
+        total = total + self.outcome[...].at[0].set(0.0)[context.outcome]
+        codes = self.codes[...]
+        total = total + base.sum_embeddings(codes.at[0].set(0.0), jnp.maximum(context.codes, 0))
+        total = total + jnp.where(context.codes[:, :1] == NO_CODES, codes[:1], 0.0)
+        known = ~jnp.isnan(context.first_age)
+        age = jnp.where(known, context.first_age, 0.0)
+        return total + jnp.where(known[:, None], self.age(age_features(age, jnp.zeros_like(age))), 0.0)
+
+
+def hide(context: Context, key: Array, rate: float) -> Context:
+    """The context with parts hidden at random: statics, the outcome, codes and the first age.
+
+    Whether codes are asked about does not depend on what the patient has, and having none is told apart from not being
+    asked: else the mere absence of codes in the context, which is how most patients are drawn, would speak for short
+    records. In half of the patients all statics are shown, as they are when patients are drawn.
+    """
+    keys = jax.random.split(key, 6)
+    patients, places = context.codes.shape
+
+    def shown(part: int, shape: tuple[int, ...]) -> Array:
+        return jax.random.uniform(keys[part], shape) >= rate
+
+    every = jax.random.uniform(keys[0], (patients, 1)) < 0.5
+    asked = shown(4, (patients, 1))
+    number = jax.random.randint(keys[5], (patients, 1), 1, places + 1)
+    codes = jnp.where(asked & (jnp.arange(places)[None] < number), context.codes, 0)
+    none = jnp.where(asked[:, 0] & (context.codes[:, 0] == 0), NO_CODES, codes[:, 0])
+    return Context(
+        statics=jnp.where(every | shown(1, context.statics.shape), context.statics, 0),
+        outcome=jnp.where(shown(2, (patients,)), context.outcome, 0),
+        codes=codes.at[:, 0].set(none),
+        first_age=jnp.where(shown(3, (patients,)), context.first_age, jnp.nan),
+    )
