@@ -238,7 +238,7 @@ def judged_area(found: two_sample.Area, floor: two_sample.Area, bar: Bar) -> Jud
 
 
 def compared(cohorts: Cohorts, draws: int, steps: int) -> dict[str, Any]:
-    """All comparisons of three cohorts, with so many draws and steps of training for a network that tells them apart."""
+    """All comparisons, with so many draws, and so many steps at most to train a network that tells cohorts apart."""
     weights = resamples(*(len(subjects(events)) for events in cohorts), draws=draws)
     return {
         "patterns": compare_patterns(cohorts, weights),
