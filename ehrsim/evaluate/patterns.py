@@ -8,6 +8,7 @@ again with replacement.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,9 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
+from ehrsim.evaluate.prevalence import r_squared
 from ehrsim.evaluate.records import visit_codes
+from ehrsim.evaluate.resampling import subjects
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -37,6 +40,18 @@ class Counts(NamedTuple):
         return np.asarray(weight @ self.matrix) / max(float(weight @ self.occasions), 1.0)
 
 
+class Visits(NamedTuple):
+    """The visits of a cohort in order of patient and time."""
+
+    codes: sparse.csr_matrix
+    """(visits, codes) 1 where the visit has the code"""
+    patient: Indices
+    """(visits,) the place of the patient in `subjects`"""
+    start: NDArray[np.datetime64]
+    """(visits,) in microseconds"""
+    patients: int
+
+
 class Patterns(NamedTuple):
     """The patterns of a cohort, of every kind."""
 
@@ -56,7 +71,7 @@ def vocabulary(*cohorts: pl.LazyFrame) -> pl.Series:
 
 def patterns(events: pl.LazyFrame, codes: pl.Series) -> Patterns:
     """Count the patterns of a table of events over `codes`, which must hold all of its codes."""
-    visits, patient, patients = _incidence(events, codes)
+    visits, patient, _, patients = incidence(events, codes)
     follows = patient[1:] == patient[:-1]
     before, after, of_step = visits[:-1][follows], visits[1:][follows], patient[1:][follows]
     size = len(codes)
@@ -80,11 +95,40 @@ def patterns(events: pl.LazyFrame, codes: pl.Series) -> Patterns:
 
 def aligned(first: Counts, second: Counts) -> tuple[Floats, Floats]:
     """The shares of two cohorts over the patterns that either shows."""
+    once = (np.ones((1, len(counts.occasions))) for counts in (first, second))
+    return next(_aligned_rows(first, second, *once))
+
+
+class Distances(NamedTuple):
+    """How far the shares of two cohorts are from each other, by row of weights."""
+
+    total_variation: Floats
+    r_squared: Floats
+
+
+def distances(real: Counts, synthetic: Counts, real_weights: Floats, weights: Floats) -> Distances:
+    """Compare two cohorts once for every row of the weights (rows, patients) of each.
+
+    R squared is over the patterns that a patient with a weight shows, and NaN where they are all as common.
+    """
+    found = np.full((2, len(real_weights)), np.nan)
+    for row, (truth, guess) in enumerate(_aligned_rows(real, synthetic, real_weights, weights)):
+        shown = (truth > 0) | (guess > 0)
+        explained = r_squared(truth[shown], guess[shown])
+        found[:, row] = total_variation(truth, guess), np.nan if explained is None else explained
+    return Distances(*found)
+
+
+def _aligned_rows(
+    first: Counts, second: Counts, first_weights: Floats, second_weights: Floats
+) -> Iterator[tuple[Floats, Floats]]:
     union = np.union1d(first.pattern, second.pattern)
-    both = np.zeros((2, len(union)))
-    for shares, counts in zip(both, (first, second), strict=True):
-        shares[np.searchsorted(union, counts.pattern)] = counts.shares()
-    return both[0], both[1]
+    places = [np.searchsorted(union, counts.pattern) for counts in (first, second)]
+    for weights in zip(first_weights, second_weights, strict=True):
+        both = np.zeros((2, len(union)))
+        for shares, counts, place, weight in zip(both, (first, second), places, weights, strict=True):
+            shares[place] = counts.shares(weight)
+        yield both[0], both[1]
 
 
 def total_variation(real: Floats, synthetic: Floats) -> float:
@@ -94,8 +138,8 @@ def total_variation(real: Floats, synthetic: Floats) -> float:
     return float(np.abs(real / real.sum() - synthetic / synthetic.sum()).sum() / 2)
 
 
-def _incidence(events: pl.LazyFrame, codes: pl.Series) -> tuple[sparse.csr_matrix, Indices, int]:
-    """Visits by codes in order of patient and time, 1 where it has the code; the patient of each; the patients."""
+def incidence(events: pl.LazyFrame, codes: pl.Series) -> Visits:
+    """The visits of a table of events that have any of `codes`, which are its columns."""
     keys = ["subject_id", "start", "visit_id", "day"]
     column = pl.DataFrame({"code": codes}).with_row_index("column").lazy()
     rows = visit_codes(events).join(column, on="code").collect()
@@ -103,8 +147,9 @@ def _incidence(events: pl.LazyFrame, codes: pl.Series) -> tuple[sparse.csr_matri
     rows = rows.join(visits, on=keys, nulls_equal=True)
     shape = (visits.height, len(codes))
     matrix = sparse.csr_matrix((np.ones(rows.height), (rows["row"].to_numpy(), rows["column"].to_numpy())), shape)
-    subjects = events.select(pl.col("subject_id").unique().sort()).collect()["subject_id"]
-    return matrix, subjects.search_sorted(visits["subject_id"]).to_numpy().astype(np.int64), len(subjects)
+    everyone = subjects(events)
+    patient = everyone.search_sorted(visits["subject_id"]).to_numpy().astype(np.int64)
+    return Visits(matrix, patient, visits["start"].cast(pl.Datetime("us")).to_numpy(), len(everyone))
 
 
 def _coordinates(visits: sparse.csr_matrix, patient: Indices) -> tuple[Indices, Indices]:

@@ -37,7 +37,7 @@ def visit_codes(events: pl.LazyFrame) -> pl.LazyFrame:
     """
     visit = ("subject_id", "visit_id", "day")
     return (
-        _in_visits(events)
+        visit_events(events)
         .with_columns(start=pl.col("time").min().over(visit))
         .filter(~pl.col("code").str.contains(_VISIT_MARKS))
         .select(*visit, "start", "code")
@@ -51,11 +51,11 @@ def visits(events: pl.LazyFrame) -> pl.LazyFrame:
     The marks of a visit (its start, end and type) are not counted among its codes.
     """
     content = pl.col("code").filter(~pl.col("code").str.contains(_VISIT_MARKS)).n_unique().cast(pl.Int64)
-    return _in_visits(events).group_by("subject_id", "visit_id", "day").agg(codes=content)
+    return visit_events(events).group_by("subject_id", "visit_id", "day").agg(codes=content)
 
 
-def _in_visits(events: pl.LazyFrame) -> pl.LazyFrame:
-    """The events of visits with their `day` if that is all that tells the visit.
+def visit_events(events: pl.LazyFrame) -> pl.LazyFrame:
+    """The events of visits, with `visit_id` or, where that is null, the `day` that tells the visit.
 
     What is dated before the start of its visit, as a condition known for years, did not happen in it but on its day.
     """

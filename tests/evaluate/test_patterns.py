@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from ehrsim import events
-from ehrsim.evaluate.patterns import aligned, patterns, total_variation, vocabulary
+from ehrsim.evaluate.patterns import aligned, distances, patterns, total_variation, vocabulary
+from ehrsim.evaluate.prevalence import r_squared
 
 
 def cohort(*patients):
@@ -89,3 +90,17 @@ def test_what_is_dated_before_its_visit_is_not_of_it():
 def test_a_cohort_without_visits_has_no_patterns():
     counted = patterns(cohort([], []), pl.Series("code", [], pl.String))
     assert all(len(counts.pattern) == 0 for counts in counted)
+
+
+def test_distances_by_weight_are_those_of_the_patients_left():
+    other, fewer = cohort(["AB"], ["C", "AC"], ["B"]), cohort(["AB", "AB", "C"], [])
+    codes = vocabulary(REAL, other)
+    truth, left, simulated = (patterns(table, codes) for table in (REAL, fewer, other))
+    for kind in truth._fields:
+        weights = np.array([[1.0, 1, 1], [1, 0, 1]]), np.ones((2, 3))
+        found = distances(getattr(truth, kind), getattr(simulated, kind), *weights)
+        for row, real in enumerate((truth, left)):
+            shares = aligned(getattr(real, kind), getattr(simulated, kind))
+            assert found.total_variation[row] == pytest.approx(total_variation(*shares))
+            expected = r_squared(*shares)
+            assert found.r_squared[row] == pytest.approx(np.nan if expected is None else expected, nan_ok=True)

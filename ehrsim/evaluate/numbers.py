@@ -1,0 +1,102 @@
+"""Numbers of a record: visits, codes a visit, gaps, stays and ages, and how far their distributions are apart."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from ehrsim import codes
+from ehrsim.evaluate.records import records, visit_codes, visit_events, years
+from ehrsim.evaluate.resampling import Floats, Indices, subjects
+
+DAY = 86_400e6
+"""Microseconds of a day."""
+
+
+class Sample(NamedTuple):
+    """Values, each of a patient."""
+
+    values: Floats
+    patient: Indices
+    """The place of the patient of each value in `subjects`."""
+
+
+def sample(everyone: pl.Series, table: pl.DataFrame, column: str) -> Sample:
+    """A column of a table with a row a value and a `subject_id` of `everyone`, without nulls and what is not finite."""
+    kept = table.select("subject_id", pl.col(column).cast(pl.Float64)).filter(pl.col(column).is_finite())
+    places = everyone.search_sorted(kept["subject_id"]).to_numpy().astype(np.int64)
+    return Sample(kept[column].to_numpy(), places)
+
+
+def numbers(events: pl.LazyFrame) -> dict[str, Sample]:
+    """The numbers of the records of a cohort, empty where nothing is known of one.
+
+    They are visits a patient; codes a visit; the log of one more than the days from the start of a visit to the start
+    of the next; days from the start of a visit to its end, where both are marked or the start has an end; age in years
+    at every event of a visit, and at the last event, where a birth is known.
+    """
+    key = ("subject_id", "start", "visit_id", "day")
+    visits = visit_codes(events).group_by(key).agg(codes=pl.len()).sort(key).collect()
+    first = pl.col("subject_id").ne_missing(pl.col("subject_id").shift(1))
+    days = (pl.col("start") - pl.col("start").shift(1)).dt.total_microseconds() / DAY
+    visits = visits.with_columns(gap=pl.when(~first).then(days.log1p()))
+    everyone = subjects(events)
+    tables = {
+        "visits_per_patient": (records(events), "visits"),
+        "codes_per_visit": (visits, "codes"),
+        "log_gap": (visits, "gap"),
+        "days_of_stay": (stays(events), "days"),
+        "age_at_event": (ages(events), "age"),
+        "age_at_end": (records(events), "age"),
+    }
+    return {name: sample(everyone, table, column) for name, (table, column) in tables.items()}
+
+
+def stays(events: pl.LazyFrame) -> pl.DataFrame:
+    """A row a visit with a start and an end: subject_id and `days` between them."""
+    kind = pl.col("code").str.extract("^(VISIT_START|VISIT_END)//", 1)
+    start = pl.col("time").filter(kind == "VISIT_START").min()
+    end = pl.coalesce(
+        pl.col("time").filter(kind == "VISIT_END").max(), pl.col("end_time").filter(kind == "VISIT_START").max()
+    )
+    marks = events.filter(kind.is_not_null() & pl.col("visit_id").is_not_null())
+    found = marks.group_by("subject_id", "visit_id").agg(days=(end - start).dt.total_microseconds() / DAY)
+    return found.filter(pl.col("days").is_not_null()).sort("subject_id", "visit_id").collect()
+
+
+def ages(events: pl.LazyFrame) -> pl.DataFrame:
+    """A row an event of a visit of a patient with a birth: subject_id and `age` in years."""
+    births = events.filter(pl.col("code") == codes.BIRTH).group_by("subject_id").agg(born=pl.col("time").min())
+    found = visit_events(events).join(births, on="subject_id")
+    return found.select("subject_id", age=years(pl.col("time") - pl.col("born"))).collect()
+
+
+def spread(values: Floats) -> float:
+    """The interquartile range; the standard deviation where that is nought; 1 where all values are equal."""
+    if not len(values):
+        return 1.0
+    return float(np.subtract(*np.quantile(values, [0.75, 0.25]))) or float(values.std()) or 1.0
+
+
+def wasserstein(real: Sample, other: Sample, real_weights: Floats, weights: Floats) -> Floats:
+    """(rows,) the Wasserstein distance of two samples in interquartile ranges of the first, by row of weights.
+
+    In one dimension it is the area between the distribution functions (Vallender 1974, Theory of Probability and Its
+    Applications 18:784). `real_weights` and `weights` (rows, patients) count each patient so often; a sample without
+    values, or without any of weight, gives NaN.
+    """
+    if not len(real.values) or not len(other.values):
+        return np.full(len(weights), np.nan)
+    grid, place = np.unique(np.concatenate([real.values, other.values]), return_inverse=True)
+    width = np.diff(grid) / spread(real.values)
+    places = place[: len(real.values)], place[len(real.values) :]
+    found = np.empty(len(weights))
+    for row, pair in enumerate(zip(real_weights, weights, strict=True)):
+        functions = []
+        for owner, where, weight in zip((real.patient, other.patient), places, pair, strict=True):
+            below = np.bincount(where, weight[owner], len(grid)).cumsum()
+            functions.append(below[:-1] / below[-1] if below[-1] else np.full(len(width), np.nan))
+        found[row] = np.abs(functions[0] - functions[1]) @ width
+    return found
