@@ -65,7 +65,7 @@ PRESETS: dict[str, TrainingConfig] = {
     # 2 CPU cores, records of about 15 visits x 10 codes, 300 codes: 3 minutes; 1,300 codes: 6 minutes.
     "small": TrainingConfig(),
     # 2 CPU cores: 20 to 30 minutes.
-    "base": TrainingConfig(max_steps=5000, validate_every=100, learning_rate=2e-3, patience=8),
+    "base": TrainingConfig(max_steps=3000, validate_every=100, learning_rate=2e-3, patience=8),
     # One data-centre GPU: under an hour; not meant for a CPU.
     "large": TrainingConfig(
         max_steps=30_000, steps_per_batch=16_384, validate_every=500, learning_rate=1e-3, patience=10

@@ -22,12 +22,14 @@ def registry() -> dict[str, Callable[[], dict[str, Any]]]:
     """Name of each schema file, and the function that gives its schema."""
     from ehrsim.importers.report import ImportReport
     from ehrsim.importers.table import mapping_schema
+    from ehrsim.models.gan import GANConfig
     from ehrsim.models.vae import VAEConfig
     from ehrsim.reference import specification_schema
     from ehrsim.runs import RunConfig
     from ehrsim.training import TrainingConfig
 
     return {
+        "gan-config": _of(GANConfig),
         "import-report": _of(ImportReport),
         "reference-specification": specification_schema,
         "run-config": _of(RunConfig),

@@ -8,11 +8,10 @@ likelihood of a known visit is what they give to it. Both are the same for every
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 
@@ -35,14 +34,29 @@ At = tuple[Array, ...]
 
 
 class Attributes(NamedTuple):
-    """Logits of offset, value and duration bins at chosen places."""
+    """Logits of offset and duration bins at chosen places."""
 
     offset: Array
     """(M, offsets)"""
-    value: Array
-    """(M, values)"""
     duration: Array
     """(M, durations)"""
+
+
+class EventHeads(NamedTuple):
+    """Heads of the events of a visit whose codes, and their last values, are known.
+
+    Values come place after place, each told those before: what is measured together goes together.
+    """
+
+    attributes: Callable[[At], Attributes]
+    before: Any
+    """what is known before the first value: a pytree with the leading axes of the visit"""
+    value: Callable[[Any, At], Array]
+    """what is known, at one place of every slot -> (B, values)"""
+    after: Callable[[Any, Array, Array], Any]
+    """what is known, code and rank (B,) of a value -> what is known after it"""
+    value_at: Callable[[At], Array]
+    """given all values -> at chosen places, told those before -> (M, values)"""
 
 
 class SetHead(NamedTuple):
@@ -78,8 +92,8 @@ class Heads(NamedTuple):
     codes: SetHead | OrderedHead
     repeat: Callable[[Visit], Callable[[At], Array]]
     """given all codes -> at places -> (M,) that the code of a place occurs once more"""
-    attributes: Callable[[Visit], Callable[[At], Attributes]]
-    """given all codes and their last values -> at places"""
+    events: Callable[[Visit], EventHeads]
+    """given all codes and their last values"""
     length: Callable[[Visit], Array]
     """given all codes -> (..., lengths)"""
 
@@ -99,23 +113,6 @@ class Noise(NamedTuple):
     start: int = 0
     """Numbers a patient, and `step` numbers a visit."""
     step: int = 0
-
-
-class Bias(NamedTuple):
-    """Numbers to add to the logits of heads, whatever the state: how a model is calibrated."""
-
-    kind: Array
-    """(kinds,)"""
-    gap: Array
-    """(gaps,)"""
-    length: Array
-    """(lengths,)"""
-    codes: Array
-    """(kinds, V) by the kind of the visit"""
-    origin: Array
-    """(origins,)"""
-    first_gap: Array
-    """(first_gaps,)"""
 
 
 class PatientModel(Protocol):
@@ -141,15 +138,6 @@ class PatientModel(Protocol):
 
         Where `first` there is none; then `previous` has nothing but the age and year of the visit to come.
         """
-
-    def shifted(self, bias: Bias) -> Self:
-        """The same model with `bias` added to the logits of its heads."""
-
-
-def add(*moves: tuple[nnx.Param[Array], Array]) -> None:
-    """Add to parameters in place."""
-    for parameter, change in moves:
-        parameter[...] = parameter[...] + jnp.broadcast_to(change, parameter.shape)
 
 
 def softplus(x: Array) -> Array:
@@ -280,10 +268,13 @@ def _events_log_probability(heads: Heads, batch: Batch) -> dict[str, Array]:
     last = jnp.concatenate([distinct[..., 1:] | (visit.codes[..., 1:] == 0), jnp.ones_like(distinct[..., :1])], axis=-1)
     repeat = heads.repeat(visit)(at)
     once_more = -jnp.where(distinct[at], 0.0, softplus(-repeat)) - jnp.where(last[at], softplus(repeat), 0.0)
-    attributes = heads.attributes(visit)(at)
-    of_event = {"repeat": once_more} | {
-        name: log_probability(getattr(attributes, name), getattr(visit, name)[at])
-        for name in ("offset", "value", "duration")
+    events = heads.events(visit)
+    attributes = events.attributes(at)
+    of_event = {
+        "repeat": once_more,
+        "offset": log_probability(attributes.offset, visit.offset[at]),
+        "value": log_probability(events.value_at(at), visit.value[at]),
+        "duration": log_probability(attributes.duration, visit.duration[at]),
     }
     nothing = jnp.zeros(batch.used.shape)
     return {

@@ -11,7 +11,7 @@ from flax import nnx
 
 from ehrsim.batch import Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, At, Attributes, Bias, Heads, Memory
+from ehrsim.models.base import Array, At, Attributes, EventHeads, Heads, Memory
 from ehrsim.models.emission import OrderedEmission, SetEmission
 from ehrsim.models.layers import (
     AGE_FEATURES,
@@ -55,12 +55,13 @@ class VisitDecoder(nnx.Module):
         self.attribute_state = Linear(width, narrow, rng)
         self.attribute_code = table(sizes.vocabulary, narrow, rng)
         self.attribute_last = Linear(4, narrow, rng)
-        self.attribute_out = Linear(narrow, sizes.offsets + sizes.values + sizes.durations, rng, 0.1)
+        self.attribute_out = Linear(narrow, sizes.offsets + sizes.durations, rng, 0.1)
         self.attribute_bias = constant(0.0, sizes.vocabulary, sizes.offsets + sizes.durations)
+        self.value_out = Linear(narrow, sizes.values + 1, rng, 0.5)
+        self.of_value = table(sizes.vocabulary, narrow, rng, 0.3)
         self.repeat_out = Linear(narrow, 1, rng, 0.1)
         self.repeat_bias = constant(0.0, sizes.vocabulary)
-        self.last_value = constant(0.0, sizes.values, sizes.values)
-        self.last_gate = constant(0.0, sizes.vocabulary)
+        self.constancy = constant(0.3, sizes.vocabulary)
 
     def __call__(self, inputs: Array, year: Array, memory: Memory, drop: Dropout = kept) -> Heads:
         """Heads from (..., inputs), the (...) `year` of the step before, and what is remembered."""
@@ -81,17 +82,8 @@ class VisitDecoder(nnx.Module):
             ),
             codes=self.emission(body, memory),
             repeat=lambda visit: partial(self._repeat, visit, self._state(visit, body(visit))),
-            attributes=lambda visit: partial(self._attributes, visit, self._state(visit, body(visit))),
+            events=lambda visit: self._events(visit, self._state(visit, body(visit))),
             length=lambda visit: self.length(jax.nn.silu(body(visit) + self._code_sum(visit))),
-        )
-
-    def shift(self, bias: Bias) -> None:
-        """Add to the logits of heads, in place."""
-        base.add(
-            (self.kind.bias, bias.kind),
-            (self.gap.bias, bias.gap),
-            (self.length.bias, bias.length),
-            (self.emission.logits.of_kind, bias.codes),
         )
 
     def _gap(self, hidden: Array, year: Array) -> Array:
@@ -110,29 +102,55 @@ class VisitDecoder(nnx.Module):
         """(..., attribute_width) of the visit as a whole."""
         return self.attribute_state(jax.nn.silu(body + self._code_sum(visit)))
 
-    def _of_codes(self, visit: Visit, state: Array, at: At) -> Array:
+    def _hidden(self, visit: Visit, state: Array, at: At) -> Array:
         """(M, attribute_width) of the chosen places: the visit as a whole, the code, and its last value."""
         last_rank, last_age = visit.last_rank[at], visit.last_age[at]
         never = last_rank < 0
         rank = jnp.where(never, 0.0, 2 * last_rank - 1)
         recent = jnp.where(never, 0.0, jnp.exp(-last_age))
         last = jnp.stack([never.astype(jnp.float32), rank, recent, rank * recent], axis=-1)
-        hidden = state[at[:-1]] + self.attribute_code[...][visit.codes[at]] + self.attribute_last(last)
-        return jax.nn.silu(hidden)
+        return state[at[:-1]] + self.attribute_code[...][visit.codes[at]] + self.attribute_last(last)
 
     def _repeat(self, visit: Visit, state: Array, at: At) -> Array:
-        return self.repeat_out(self._of_codes(visit, state, at))[..., 0] + self.repeat_bias[...][visit.codes[at]]
+        hidden = jax.nn.silu(self._hidden(visit, state, at))
+        return self.repeat_out(hidden)[..., 0] + self.repeat_bias[...][visit.codes[at]]
 
-    def _attributes(self, visit: Visit, state: Array, at: At) -> Attributes:
-        sizes = self.sizes
-        out = self.attribute_out(self._of_codes(visit, state, at))
-        codes, last_rank = visit.codes[at], visit.last_rank[at]
-        bias = self.attribute_bias[...][codes]
-        last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * (sizes.values - 1)).astype(jnp.int32))
-        gate = jax.nn.softplus(self.last_gate[...][codes])[..., None]
-        after = sizes.offsets + sizes.values
-        return Attributes(
-            offset=out[..., : sizes.offsets] + bias[..., : sizes.offsets],
-            value=out[..., sizes.offsets : after] + gate * self.last_value[...][last_bin],
-            duration=out[..., after:] + bias[..., sizes.offsets :],
-        )
+    def _events(self, visit: Visit, state: Array) -> EventHeads:
+        def attributes(at: At) -> Attributes:
+            out = self.attribute_out(jax.nn.silu(self._hidden(visit, state, at)))
+            out = out + self.attribute_bias[...][visit.codes[at]]
+            return Attributes(out[..., : self.sizes.offsets], out[..., self.sizes.offsets :])
+
+        def value(known: Array, at: At) -> Array:
+            return self._value(self._hidden(visit, state, at) + known, visit.codes[at], visit.last_rank[at])
+
+        def value_at(at: At) -> Array:
+            *step, place = at
+            return value(self._known(visit)[(place, *step)], at)
+
+        return EventHeads(attributes, jnp.zeros_like(state), value, self._after, value_at)
+
+    def _value(self, hidden: Array, code: Array, last_rank: Array) -> Array:
+        """(M, values): a free distribution, times one that falls off with the distance from the last value."""
+        out = self.value_out(jax.nn.silu(hidden))
+        bins = self.sizes.values - 1
+        middle = along(jnp.asarray((np.arange(bins) + 0.5) / bins, jnp.float32), out)
+        # Ten times: some values hardly ever change, and a parameter is slow to become as large.
+        constancy = base.softplus(10 * self.constancy[...][code] + out[..., -1])
+        apart = constancy[..., None] * jnp.abs(middle - last_rank[..., None])
+        near = jnp.where((last_rank < 0)[..., None], 0.0, -apart)
+        return out[..., :-1] + jnp.concatenate([jnp.zeros_like(near[..., :1]), near], axis=-1)
+
+    def _after(self, known: Array, code: Array, rank: Array) -> Array:
+        return known + self.of_value[...][code] * (2 * rank - 1)[..., None]
+
+    def _known(self, visit: Visit) -> Array:
+        """(K, ..., attribute_width) of the values before each place."""
+
+        def add(known: Array, place: tuple[Array, ...]) -> tuple[Array, Array]:
+            code, rank, value = place
+            return jnp.where((value > 0)[..., None], self._after(known, code, rank), known), known
+
+        by_place = tuple(jnp.moveaxis(part, -1, 0) for part in (visit.codes, visit.rank, visit.value))
+        nothing = jnp.zeros((*visit.kind.shape, self.of_value[...].shape[-1]))
+        return jax.lax.scan(add, nothing, by_place)[1]

@@ -62,27 +62,27 @@ class ContextEmbedding(nnx.Module):
         return total + jnp.where(known[:, None], self.age(age_features(age, jnp.zeros_like(age))), 0.0)
 
 
-def hide(context: Context, key: Array, rate: float) -> Context:
-    """The context with parts hidden at random: statics, the outcome, codes and the first age.
+def hide(context: Context, key: Array, conditioned: float) -> Context:
+    """The context as shown in training: to a share `conditioned` of the patients more than their statics.
 
-    Whether codes are asked about does not depend on what the patient has, and having none is told apart from not being
-    asked: else the mere absence of codes in the context, which is how most patients are drawn, would speak for short
-    records. In half of the patients all statics are shown, as they are when patients are drawn.
+    That is the outcome, codes and the first age, each to half of them; most patients are drawn without. Whether codes
+    are asked about does not depend on what the patient has, and having none is told apart from not being asked: else
+    the mere absence of codes in the context would speak for short records.
     """
-    keys = jax.random.split(key, 6)
+    keys = jax.random.split(key, 5)
     patients, places = context.codes.shape
+    more = jax.random.uniform(keys[0], (patients,)) < conditioned
 
-    def shown(part: int, shape: tuple[int, ...]) -> Array:
-        return jax.random.uniform(keys[part], shape) >= rate
+    def shown(part: int) -> Array:
+        return more & (jax.random.uniform(keys[part], (patients,)) < 0.5)
 
-    every = jax.random.uniform(keys[0], (patients, 1)) < 0.5
-    asked = shown(4, (patients, 1))
-    number = jax.random.randint(keys[5], (patients, 1), 1, places + 1)
-    codes = jnp.where(asked & (jnp.arange(places)[None] < number), context.codes, 0)
-    none = jnp.where(asked[:, 0] & (context.codes[:, 0] == 0), NO_CODES, codes[:, 0])
+    asked = shown(1)
+    number = jax.random.randint(keys[2], (patients, 1), 1, places + 1)
+    codes = jnp.where(asked[:, None] & (jnp.arange(places)[None] < number), context.codes, 0)
+    none = jnp.where(asked & (context.codes[:, 0] == 0), NO_CODES, codes[:, 0])
     return Context(
-        statics=jnp.where(every | shown(1, context.statics.shape), context.statics, 0),
-        outcome=jnp.where(shown(2, (patients,)), context.outcome, 0),
+        statics=context.statics,
+        outcome=jnp.where(shown(3), context.outcome, 0),
         codes=codes.at[:, 0].set(none),
-        first_age=jnp.where(shown(3, (patients,)), context.first_age, jnp.nan),
+        first_age=jnp.where(shown(4), context.first_age, jnp.nan),
     )

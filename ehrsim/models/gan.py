@@ -26,7 +26,7 @@ from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, Bias, Heads, Memory, Noise, Origin
+from ehrsim.models.base import Array, Heads, Memory, Noise, Origin
 from ehrsim.models.embeddings import hide
 from ehrsim.models.emission import CodeLogits
 from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, table
@@ -137,8 +137,8 @@ class Autoencoder(VAE):
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
         """The bound of the VAE, and the cross-entropy of the soft decoder."""
         mask_key, noise_key = jax.random.split(key)
-        hidden = batch._replace(context=hide(batch.context, mask_key, self.config.context_dropout))
-        bound = self.bound(hidden, noise_key, self.dropout_rate(progress))
+        hidden = batch._replace(context=hide(batch.context, mask_key, self.config.conditioned))
+        bound = self.bound(hidden, noise_key, self.config.dropout)
         loss, figures = self.objective(batch, bound, progress)
         seen = jax.lax.stop_gradient(bound.trace)
         logits = self.soft(seen.h, seen.patient, seen.u, batch.visit.kind, batch.visit, seen.memory)
@@ -163,12 +163,13 @@ class GAN(nnx.Module):
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
         """Losses of the critic and the generator, each with gradients for itself alone."""
         mask_key, real_key, noise_key, draw_key = jax.random.split(key, 4)
-        batch = batch._replace(context=hide(batch.context, mask_key, self.config.autoencoder.context_dropout))
+        batch = batch._replace(context=hide(batch.context, mask_key, self.config.autoencoder.conditioned))
         inner = batch.used & (batch.visit.kind < self.sizes.death)
         real = self._encoded(batch, real_key)
         fake, moved = self._generated(batch, noise_key, draw_key)
         fixed = jax.lax.stop_gradient(fake)
-        weight = batch.real / jnp.maximum(batch.real.sum(dtype=jnp.float32), 1.0)
+        patients = jnp.maximum(batch.real.sum(dtype=jnp.float32), 1.0)
+        weight = batch.real.astype(jnp.float32) / patients
 
         def score_real(seen: Trajectory) -> tuple[Array, Array]:
             scores = self.critic(seen, batch, inner)
@@ -177,13 +178,13 @@ class GAN(nnx.Module):
         slopes, of_real = jax.grad(score_real, has_aux=True)(real)
         of_fake = self.critic(fixed, batch, inner)
         critic = (weight * (base.softplus(of_fake) + base.softplus(-of_real))).sum()
-        penalty = sum(jnp.square(slope).sum() for slope in slopes) / jnp.maximum(batch.real.sum(dtype=jnp.float32), 1.0)
+        penalty = sum(jnp.square(slope).sum() for slope in slopes) / patients
         frozen: Critic = jax.tree.map(jax.lax.stop_gradient, self.critic)
         generator = (weight * base.softplus(-frozen(fake, batch, inner))).sum()
         follows = jnp.clip(progress / self.config.begin - 1.0, 0.0, 1.0)
         judged = critic + self.config.penalty * penalty
         loss = judged + follows * generator + self.config.nearness * moved
-        told_apart = (weight * ((of_real > 0) + (of_fake < 0)) / 2).sum()
+        told_apart = (weight * jnp.where(of_real > 0, 0.5, 0.0) + weight * jnp.where(of_fake < 0, 0.5, 0.0)).sum()
         return loss, {
             "loss": loss,
             "critic": critic,
@@ -214,12 +215,6 @@ class GAN(nnx.Module):
         h = inner.advance(state, inner.embedding(previous), first)
         u = self._u(noise, h, state.patient)
         return State(h, state.patient), inner.decode(h, state.patient, u, previous.age, previous.year, memory)
-
-    def shifted(self, bias: Bias) -> GAN:
-        """The same model with `bias` added to the logits of its heads."""
-        moved: GAN = jax.tree.map(lambda part: part, self)
-        moved.autoencoder = moved.autoencoder.shifted(bias)
-        return moved
 
     def _z(self, noise: Array, embedded: Array) -> Array:
         return self.autoencoder.patient_prior(embedded).draw(noise) + self.of_patient(noise, embedded)
@@ -269,7 +264,7 @@ class GAN(nnx.Module):
             added = self.of_visit(noise, h, patient)
             u = decoder.visit_prior(h, patient).draw(noise) + added
             logits = decoder.decode(h, patient, u, age, year, memory).kind()
-            possible = jnp.arange(size.kinds) < jnp.where(start, size.continues, size.death)[:, None]
+            possible = jnp.arange(size.kinds)[None] < jnp.where(start, size.continues, size.death)[:, None]
             kinds = _drawn_kind(jnp.where(possible, logits, -jnp.inf), for_kind)
             kind = jnp.argmax(kinds, axis=-1)
             codes = _drawn_codes(decoder.soft(h, patient, u, kind, visit, memory), for_codes)
@@ -298,7 +293,7 @@ def _drawn_kind(logits: Array, uniform: Array) -> Array:
 def _drawn_codes(logits: Array, uniform: Array) -> Array:
     """(..., V) multi-hot of drawn codes, with the gradient of the probabilities; never the index 0."""
     share = jax.nn.sigmoid(logits).at[..., 0].set(0.0)
-    return jax.lax.stop_gradient((uniform < share) - share) + share
+    return jax.lax.stop_gradient((uniform < share).astype(jnp.float32) - share) + share
 
 
 def _bags(seen: Trajectory, batch: Batch) -> Array:

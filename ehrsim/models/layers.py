@@ -52,15 +52,13 @@ def kept(x: Array) -> Array:
     return x
 
 
-def dropout(key: Array, rate: Array | None) -> Dropout:
+def dropout(key: Array, rate: float) -> Dropout:
     """Hide each number with chance `rate` and scale the others up (Srivastava et al. 2014)."""
-    if rate is None:
-        return kept
 
     def drop(x: Array) -> Array:
         return jnp.where(jax.random.uniform(key, x.shape) < rate, 0.0, x / (1 - rate))
 
-    return drop
+    return drop if rate else kept
 
 
 class GRU(nnx.Module):

@@ -6,9 +6,8 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
@@ -16,7 +15,7 @@ from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, At, Attributes, Bias, Heads, Memory, Noise, Origin, SetHead
+from ehrsim.models.base import Array, At, Attributes, EventHeads, Heads, Memory, Noise, Origin, SetHead
 from ehrsim.models.layers import along, table
 
 AGE_BANDS = (1.0, 5.0, 12.0, 18.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
@@ -79,19 +78,6 @@ class Markov(nnx.Module):
         kind = jnp.where(first, self.sizes.kinds, previous.kind)
         return (kind, state[1]), self._heads(kind, state[1], memory)
 
-    def shifted(self, bias: Bias) -> Markov:
-        """The same model with `bias` added to the logits of its heads."""
-        moved: Markov = jax.tree.map(lambda part: part, self)
-        base.add(
-            (moved.kind_table, bias.kind),
-            (moved.gap_table, bias.gap),
-            (moved.length_table, bias.length),
-            (moved.kind_codes, bias.codes),
-            (moved.origin, bias.origin),
-            (moved.first_gap, bias.first_gap),
-        )
-        return moved
-
     def _origin(self, patients: int) -> Origin:
         rows = jnp.zeros(patients, jnp.int32)
         return Origin(self.origin[...][rows], lambda origin: self.first_gap[...][origin])
@@ -110,17 +96,21 @@ class Markov(nnx.Module):
             copied = copied + seen * along(self.copy[...][1, first:last], seen)
             return logits + static_logits[..., first:last] + copied
 
-        def attributes(visit: Visit) -> Callable[[At], Attributes]:
-            def at_places(at: At) -> Attributes:
+        def events(visit: Visit) -> EventHeads:
+            def value(known: Any, at: At) -> Array:
                 chosen, last_rank = visit.codes[at], visit.last_rank[at]
                 last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * (sizes.values - 1)).astype(jnp.int32))
-                return Attributes(
-                    offset=self.offset[...][chosen],
-                    value=self.value[...][chosen] + self.last_value[...][last_bin],
-                    duration=self.duration[...][chosen],
-                )
+                return self.value[...][chosen] + self.last_value[...][last_bin]
 
-            return at_places
+            return EventHeads(
+                attributes=lambda at: Attributes(
+                    self.offset[...][visit.codes[at]], self.duration[...][visit.codes[at]]
+                ),
+                before=jnp.zeros_like(visit.kind),
+                value=value,
+                after=lambda known, code, rank: known,
+                value_at=lambda at: value(None, at),
+            )
 
         return Heads(
             kind=lambda: self.kind_table[...][previous],
@@ -128,6 +118,6 @@ class Markov(nnx.Module):
             clock=lambda visit: self.clock_table[...][visit.kind],
             codes=SetHead(codes),
             repeat=lambda visit: lambda at: self.repeat[...][visit.codes[at], 0],
-            attributes=attributes,
+            events=events,
             length=lambda visit: self.length_table[...][visit.kind],
         )

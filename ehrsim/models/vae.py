@@ -11,7 +11,7 @@ collapse.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, Bias, Heads, Memory, Noise, Origin
+from ehrsim.models.base import Array, Heads, Memory, Noise, Origin
 from ehrsim.models.decoder import VisitDecoder
 from ehrsim.models.embeddings import ContextEmbedding, VisitEmbedding, hide
 from ehrsim.models.latents import Gaussian, Latent, gaussian
@@ -43,10 +43,10 @@ class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Share of training over which the KL weight rises from 0 to 1."""
     emission: Literal["ordered", "set"] = "ordered"
     """How the codes of a visit come about: see `ehrsim.models.emission`."""
-    dropout: float = 0.3
+    dropout: float = 0.25
     """Chance that a number of a visit's embedding or of the decoder's feature is hidden in training."""
-    context_dropout: float = 0.5
-    """Chance that a part of the context is hidden from a patient in training."""
+    conditioned: float = 0.25
+    """Share of the patients who are shown more of their context in training than their statics."""
 
 
 class State(NamedTuple):
@@ -112,14 +112,8 @@ class VAE(nnx.Module):
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
         """The annealed bound with free bits, per step."""
         mask_key, noise_key = jax.random.split(key)
-        hidden = batch._replace(context=hide(batch.context, mask_key, self.config.context_dropout))
-        return self.objective(batch, self.bound(hidden, noise_key, self.dropout_rate(progress)), progress)
-
-    def dropout_rate(self, progress: Array) -> Array:
-        """Dropout ends before training does: noise before a softmax makes what is rare look commoner than it is, and
-        biases learned with it leave it too rare without.
-        """
-        return self.config.dropout * jnp.clip(2.0 - 2.0 * progress / 0.85, 0.0, 1.0)
+        hidden = batch._replace(context=hide(batch.context, mask_key, self.config.conditioned))
+        return self.objective(batch, self.bound(hidden, noise_key, self.config.dropout), progress)
 
     def objective(self, batch: Batch, bound: Bound, progress: Array) -> tuple[Array, dict[str, Array]]:
         """The loss of a bound, and figures to log."""
@@ -172,13 +166,6 @@ class VAE(nnx.Module):
         u = self.visit_prior(h, state.patient).draw(noise)
         return State(h, state.patient), self.decode(h, state.patient, u, previous.age, previous.year, memory)
 
-    def shifted(self, bias: Bias) -> Self:
-        """The same model with `bias` added to the logits of its heads."""
-        moved: Self = jax.tree.map(lambda part: part, self)
-        moved.decoder.shift(bias)
-        base.add((moved.origin.bias, bias.origin), (moved.first_gap.bias, bias.first_gap))
-        return moved
-
     def patient_prior(self, embedded: Array) -> Gaussian:
         """p(z | context) from the embedded context (N, width)."""
         return gaussian(self.prior_patient(embedded))
@@ -227,7 +214,7 @@ class VAE(nnx.Module):
         inputs = jnp.concatenate([h, patient, u, age_features(age, year), history], axis=-1)
         return self.decoder(inputs, year, memory, drop)
 
-    def bound(self, batch: Batch, key: Array, rate: Array | None = None) -> Bound:
+    def bound(self, batch: Batch, key: Array, rate: float = 0.0) -> Bound:
         """The bound under one draw of the latents; `rate` is the chance that a number is dropped."""
         patient_key, visit_key, *drop_keys = jax.random.split(key, 5)
         of_encoder, of_recurrence, of_decoder = (dropout(drop_key, rate) for drop_key in drop_keys)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ehrsim.batch import Context, Sizes, Visit
-from ehrsim.models.base import At, Heads, Memory, OrderedHead, PatientModel, SetHead, multi_hot, softplus
+from ehrsim.models.base import At, EventHeads, Heads, Memory, OrderedHead, PatientModel, SetHead, multi_hot, softplus
 from ehrsim.sampling.counters import Counters, counters
 from ehrsim.sampling.sets import Draw, draw_index, draw_set, join_sets
 from ehrsim.sampling.slots import Row, Slots, Tables, blank_visit
@@ -365,22 +365,42 @@ def _repeat(heads: Heads, visit: Visit, draws: Counters) -> tuple[Visit, Array]:
 
 
 def _attributes(heads: Heads, visit: Visit, tables: Tables, sizes: Sizes, draws: Counters) -> Visit:
-    """Draw offset, value and duration of every event."""
-    attributes = heads.attributes(visit)
-    purposes = (Purpose.OFFSET, Purpose.VALUE, Purpose.RANK, Purpose.DURATION)
+    """Draw offset, duration and value of every event."""
+    events = heads.events(visit)
 
     def draw(at: At) -> tuple[Array, ...]:
-        logits = attributes(at)
-        codes = visit.codes[at]
-        for_offset, for_value, for_rank, for_duration = (draws.uniform_at(purpose, *at) for purpose in purposes)
-        value = jnp.where(tables.valued[codes], draw_index(logits.value, for_value), 0)
-        rank = jnp.where(value > 0, ((value - 1).astype(jnp.float32) + for_rank) / (sizes.values - 1), 0.0)
-        duration = jnp.where(tables.ended[codes], draw_index(logits.duration, for_duration), 0)
-        return draw_index(logits.offset, for_offset), value, rank, duration
+        logits = events.attributes(at)
+        for_offset, for_duration = (draws.uniform_at(what, *at) for what in (Purpose.OFFSET, Purpose.DURATION))
+        duration = jnp.where(tables.ended[visit.codes[at]], draw_index(logits.duration, for_duration), 0)
+        return draw_index(logits.offset, for_offset), duration
 
-    whole, real = jnp.zeros_like(visit.codes), jnp.zeros_like(visit.rank)
-    offset, value, rank, duration = _each_event(visit, draw, (whole, whole, real, whole))
-    return visit._replace(offset=offset, value=value, rank=rank, duration=duration)
+    whole = jnp.zeros_like(visit.codes)
+    offset, duration = _each_event(visit, draw, (whole, whole))
+    return _values(events, visit._replace(offset=offset, duration=duration), tables, sizes, draws)
+
+
+def _values(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draws: Counters) -> Visit:
+    """Draw a value for every code that has values, one place after the other."""
+    slots, places = visit.codes.shape
+    valued = tables.valued[visit.codes]
+    number = valued.sum(-1)
+    order = jnp.argsort(~valued, axis=-1, stable=True)
+    slot = jnp.arange(slots)
+
+    def body(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
+        turn, value, rank, known = carry
+        at = (slot, jax.lax.dynamic_index_in_dim(order, turn, axis=1, keepdims=False))
+        drawn = draw_index(events.value(known, at), draws.uniform_at(Purpose.VALUE, *at))
+        within = draws.uniform_at(Purpose.RANK, *at)
+        drawn_rank = jnp.where(drawn > 0, ((drawn - 1).astype(jnp.float32) + within) / (sizes.values - 1), 0.0)
+        there = (slot, jnp.where(turn < number, at[1], places))
+        after = events.after(known, visit.codes[at], drawn_rank)
+        known = jax.tree.map(lambda new, old: _where(drawn > 0, new, old), after, known)
+        return turn + 1, value.at[there].set(drawn, mode="drop"), rank.at[there].set(drawn_rank, mode="drop"), known
+
+    nothing = (jnp.int32(0), jnp.zeros_like(visit.codes), jnp.zeros_like(visit.rank), events.before)
+    _, value, rank, _ = jax.lax.while_loop(lambda carry: carry[0] < number.max(), body, nothing)
+    return visit._replace(value=value, rank=rank)
 
 
 def _remember(slots: Slots, visit: Visit) -> Slots:
