@@ -57,6 +57,8 @@ class EventHeads(NamedTuple):
     """what is known, code and rank (B,) of a value -> what is known after it"""
     value_at: Callable[[At], Array]
     """given all values -> at chosen places, told those before -> (M, values)"""
+    length: Callable[[], Array]
+    """() -> (..., lengths) of the visit"""
 
 
 class SetHead(NamedTuple):
@@ -94,8 +96,6 @@ class Heads(NamedTuple):
     """given all codes -> at places -> (M,) that the code of a place occurs once more"""
     events: Callable[[Visit], EventHeads]
     """given all codes and their last values"""
-    length: Callable[[Visit], Array]
-    """given all codes -> (..., lengths)"""
 
 
 class Origin(NamedTuple):
@@ -203,7 +203,6 @@ def visit_log_probability(heads: Heads, batch: Batch, sizes: Sizes) -> dict[str,
         "kind": jnp.where(used, log_probability(heads.kind(), visit.kind), 0.0),
         "gap": jnp.where(batch.timed, log_probability(heads.gap(visit), visit.gap), 0.0),
         "clock": jnp.where(has_clock, log_probability(heads.clock(visit), visit.clock), 0.0),
-        "length": jnp.where(is_visit, log_probability(heads.length(visit), visit.length), 0.0),
     }
     if isinstance(heads.codes, OrderedHead):
         codes = _ordered_log_probability(heads.codes, batch, sizes)
@@ -212,7 +211,9 @@ def visit_log_probability(heads: Heads, batch: Batch, sizes: Sizes) -> dict[str,
         for group in range(len(sizes.groups)):
             codes = codes + set_log_probability(heads.codes.logits(group, visit), visit.codes, sizes.groups[group])
     parts["codes"] = jnp.where(inner, codes, 0.0)
-    return parts | _events_log_probability(heads, batch)
+    events = heads.events(visit)
+    parts["length"] = jnp.where(is_visit, log_probability(events.length(), visit.length), 0.0)
+    return parts | _events_log_probability(heads.repeat(visit), events, batch)
 
 
 def set_log_probability(logits: Array, codes: Array, bounds: tuple[int, int]) -> Array:
@@ -261,14 +262,13 @@ def is_distinct(codes: Array) -> Array:
     return (codes > 0) & (codes != before)
 
 
-def _events_log_probability(heads: Heads, batch: Batch) -> dict[str, Array]:
+def _events_log_probability(repeat_at: Callable[[At], Array], events: EventHeads, batch: Batch) -> dict[str, Array]:
     """Log-probability (R, T) of repetitions, offsets, values and durations, summed over the events of each step."""
     visit, at = batch.visit, batch.events
     distinct = is_distinct(visit.codes)
     last = jnp.concatenate([distinct[..., 1:] | (visit.codes[..., 1:] == 0), jnp.ones_like(distinct[..., :1])], axis=-1)
-    repeat = heads.repeat(visit)(at)
+    repeat = repeat_at(at)
     once_more = -jnp.where(distinct[at], 0.0, softplus(-repeat)) - jnp.where(last[at], softplus(repeat), 0.0)
-    events = heads.events(visit)
     attributes = events.attributes(at)
     of_event = {
         "repeat": once_more,

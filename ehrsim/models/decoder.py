@@ -81,9 +81,8 @@ class VisitDecoder(nnx.Module):
                 jax.nn.silu(feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap])
             ),
             codes=self.emission(body, memory),
-            repeat=lambda visit: partial(self._repeat, visit, self._state(visit, body(visit))),
-            events=lambda visit: self._events(visit, self._state(visit, body(visit))),
-            length=lambda visit: self.length(jax.nn.silu(body(visit) + self._code_sum(visit))),
+            repeat=lambda visit: partial(self._repeat, visit, self.attribute_state(self._whole(visit, body(visit)))),
+            events=lambda visit: self._events(visit, self._whole(visit, body(visit))),
         )
 
     def _gap(self, hidden: Array, year: Array) -> Array:
@@ -95,12 +94,9 @@ class VisitDecoder(nnx.Module):
         short = jnp.zeros((*year.shape, logits.shape[-1] - len(landings)))
         return logits + jnp.concatenate([short, long], axis=-1)
 
-    def _code_sum(self, visit: Visit) -> Array:
-        return base.sum_embeddings(self.of_code[...].at[0].set(0.0), visit.codes)
-
-    def _state(self, visit: Visit, body: Array) -> Array:
-        """(..., attribute_width) of the visit as a whole."""
-        return self.attribute_state(jax.nn.silu(body + self._code_sum(visit)))
+    def _whole(self, visit: Visit, body: Array) -> Array:
+        """(..., width) of the visit with all of its codes."""
+        return jax.nn.silu(body + base.sum_embeddings(self.of_code[...].at[0].set(0.0), visit.codes))
 
     def _hidden(self, visit: Visit, state: Array, at: At) -> Array:
         """(M, attribute_width) of the chosen places: the visit as a whole, the code, and its last value."""
@@ -115,7 +111,9 @@ class VisitDecoder(nnx.Module):
         hidden = jax.nn.silu(self._hidden(visit, state, at))
         return self.repeat_out(hidden)[..., 0] + self.repeat_bias[...][visit.codes[at]]
 
-    def _events(self, visit: Visit, state: Array) -> EventHeads:
+    def _events(self, visit: Visit, whole: Array) -> EventHeads:
+        state = self.attribute_state(whole)
+
         def attributes(at: At) -> Attributes:
             out = self.attribute_out(jax.nn.silu(self._hidden(visit, state, at)))
             out = out + self.attribute_bias[...][visit.codes[at]]
@@ -128,7 +126,7 @@ class VisitDecoder(nnx.Module):
             *step, place = at
             return value(self._known(visit)[(place, *step)], at)
 
-        return EventHeads(attributes, jnp.zeros_like(state), value, self._after, value_at)
+        return EventHeads(attributes, jnp.zeros_like(state), value, self._after, value_at, lambda: self.length(whole))
 
     def _value(self, hidden: Array, code: Array, last_rank: Array) -> Array:
         """(M, values): a free distribution, times one that falls off with the distance from the last value."""

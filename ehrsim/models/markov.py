@@ -110,6 +110,7 @@ class Markov(nnx.Module):
                 value=value,
                 after=lambda known, code, rank: known,
                 value_at=lambda at: value(None, at),
+                length=lambda: self.length_table[...][visit.kind],
             )
 
         return Heads(
@@ -119,5 +120,4 @@ class Markov(nnx.Module):
             codes=SetHead(codes),
             repeat=lambda visit: lambda at: self.repeat[...][visit.codes[at], 0],
             events=events,
-            length=lambda visit: self.length_table[...][visit.kind],
         )

@@ -86,8 +86,9 @@ def advance(
     drawn = _codes(heads, visit, sizes, draws, terminal)
     visit = _with_history(visit._replace(codes=drawn.codes), slots)
     visit, truncated = _repeat(heads, visit, draws)
-    visit = _attributes(heads, visit, tables, sizes, draws)
-    length = draw_index(heads.length(visit), once.length)
+    events = heads.events(visit)
+    visit = _attributes(events, visit, tables, sizes, draws)
+    length = draw_index(events.length(), once.length)
     visit = visit._replace(length=jnp.where((visit.kind > 0) & (visit.kind < sizes.continues), length, 0))
     remembered = _remember(slots, visit)
     accepted = terminal & _accepts(tables, sizes, remembered, visit)
@@ -364,9 +365,8 @@ def _repeat(heads: Heads, visit: Visit, draws: Counters) -> tuple[Visit, Array]:
     return spread, upto[:, -1] > places
 
 
-def _attributes(heads: Heads, visit: Visit, tables: Tables, sizes: Sizes, draws: Counters) -> Visit:
+def _attributes(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draws: Counters) -> Visit:
     """Draw offset, duration and value of every event."""
-    events = heads.events(visit)
 
     def draw(at: At) -> tuple[Array, ...]:
         logits = events.attributes(at)
@@ -380,26 +380,39 @@ def _attributes(heads: Heads, visit: Visit, tables: Tables, sizes: Sizes, draws:
 
 
 def _values(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draws: Counters) -> Visit:
-    """Draw a value for every code that has values, one place after the other."""
+    """Draw a value for every code that has values, one place after the other.
+
+    Slots stand in order of how many such codes they have, so that those not yet done are always the first ones; once
+    they are no more than half, only that half goes on, and again, down to FEWEST_SLOTS.
+    """
     slots, places = visit.codes.shape
     valued = tables.valued[visit.codes]
-    number = valued.sum(-1)
     order = jnp.argsort(~valued, axis=-1, stable=True)
-    slot = jnp.arange(slots)
+    slot = jnp.argsort(-valued.sum(-1), stable=True)
+    number = valued.sum(-1)[slot]
+    turn, value, rank = jnp.int32(0), jnp.zeros_like(visit.codes), jnp.zeros_like(visit.rank)
+    known = jax.tree.map(lambda part: part[slot], events.before)
 
     def body(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
         turn, value, rank, known = carry
-        at = (slot, jax.lax.dynamic_index_in_dim(order, turn, axis=1, keepdims=False))
+        some = slot[: jax.tree.leaves(known)[0].shape[0]]
+        at = (some, order[some, turn])
         drawn = draw_index(events.value(known, at), draws.uniform_at(Purpose.VALUE, *at))
         within = draws.uniform_at(Purpose.RANK, *at)
         drawn_rank = jnp.where(drawn > 0, ((drawn - 1).astype(jnp.float32) + within) / (sizes.values - 1), 0.0)
-        there = (slot, jnp.where(turn < number, at[1], places))
+        there = (some, jnp.where(turn < number[: len(some)], at[1], places))
         after = events.after(known, visit.codes[at], drawn_rank)
         known = jax.tree.map(lambda new, old: _where(drawn > 0, new, old), after, known)
         return turn + 1, value.at[there].set(drawn, mode="drop"), rank.at[there].set(drawn_rank, mode="drop"), known
 
-    nothing = (jnp.int32(0), jnp.zeros_like(visit.codes), jnp.zeros_like(visit.rank), events.before)
-    _, value, rank, _ = jax.lax.while_loop(lambda carry: carry[0] < number.max(), body, nothing)
+    while slots:
+        fewer = slots // 2 if slots >= 2 * FEWEST_SLOTS else 0
+
+        def unfinished(carry: tuple[Array, Array, Array, Any], fewer: int = fewer) -> Array:
+            return (number > carry[0]).sum() > fewer
+
+        turn, value, rank, known = jax.lax.while_loop(unfinished, body, (turn, value, rank, known))
+        known, slots = jax.tree.map(lambda part, fewer=fewer: part[:fewer], known), fewer
     return visit._replace(value=value, rank=rank)
 
 

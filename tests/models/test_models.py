@@ -91,7 +91,7 @@ def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
         first = origin.origin, origin.first_gap(np.zeros(3, np.int32))
         events = heads.events(visit)
         values = events.value_at(at), events.value(events.before, (np.arange(3), np.array([0, 2, 1])))
-        return first, heads.kind(), heads.gap(visit), heads.length(visit), events.attributes(at), values
+        return first, heads.kind(), heads.gap(visit), events.length(), events.attributes(at), values
 
     first, kind, gap, length, attributes, values = jax.eval_shape(shapes, model)
     assert [part.shape for part in first] == [(3, sizes.origins), (3, sizes.first_gaps)]
