@@ -48,7 +48,7 @@ class GANConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Residual(nnx.Module):
-    """A perceptron with one hidden layer whose output is nought to begin with."""
+    """A perceptron with one hidden layer whose output is next to nought to begin with."""
 
     def __init__(self, inputs: int, width: int, outputs: int, rng: np.random.Generator) -> None:
         self.inner = Linear(inputs, width, rng)
@@ -196,7 +196,7 @@ class GAN(nnx.Module):
         }
 
     def log_likelihood(self, batch: Batch, key: Array) -> Array:
-        """There is none; see `ehrsim.models.Family.stopped_by`."""
+        """There is none; see `ehrsim.models.Family.likelihood`."""
         raise NotImplementedError("a GAN has no likelihood")
 
     @property

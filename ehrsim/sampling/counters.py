@@ -8,6 +8,7 @@ numbers, where `jax.random` loops over the rounds with all numbers in memory, up
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,23 @@ Array = jax.Array
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 _ATTEMPT_BITS = 12
+
+
+class Purpose(IntEnum):
+    """What a random number is for."""
+
+    START = 0
+    STEP = 1
+    ONCE = 2
+    REPEAT = 3
+    OFFSET = 4
+    OFFSET_WITHIN = 5
+    VALUE = 6
+    RANK = 7
+    DURATION = 8
+    DURATION_WITHIN = 9
+    CODES = 16
+    """Of the first group of codes; those of the others follow."""
 
 
 def threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Array, Array]:

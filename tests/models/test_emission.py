@@ -11,7 +11,7 @@ from ehrsim.batch import Sizes
 from ehrsim.models import base
 from ehrsim.models.base import Heads, Memory
 from ehrsim.models.emission import OrderedEmission, SetEmission
-from ehrsim.sampling.advance import _codes
+from ehrsim.sampling.content import draw_codes
 from ehrsim.sampling.counters import counters
 from ehrsim.sampling.slots import blank_visit
 
@@ -84,7 +84,7 @@ def test_sets_are_drawn_as_often_as_they_are_probable(emission):
     draws = counters(jax.random.key(11), index, 0 * index, 0 * index)
     heads = Heads(*[None] * len(Heads._fields))._replace(codes=head_for(emission, rows))
     visit = blank_visit(rows, PLACES)._replace(kind=jnp.ones(rows, jnp.int32))
-    drawn = _codes(heads, visit, SIZES, draws, index % 4 == 3)
+    drawn = draw_codes(heads, visit, SIZES, draws, index % 4 == 3)
     codes = np.asarray(drawn.codes)
     assert not codes[3::4].any(), "a terminal step has none"
     alive = codes[np.arange(rows) % 4 != 3]
@@ -105,7 +105,7 @@ def test_an_ordered_head_that_runs_out_of_places_says_so():
     index = jnp.arange(50, dtype=jnp.int32)
     draws = counters(jax.random.key(2), index, 0 * index, 0 * index)
     visit = blank_visit(50, 1)
-    drawn = _codes(heads, visit, small, draws, index < 0)
+    drawn = draw_codes(heads, visit, small, draws, index < 0)
     assert (np.asarray(drawn.codes) > 0).all()
     more = np.asarray(drawn.number) > 1
     assert np.array_equal(more, np.asarray(drawn.codes)[:, 0] < 5), "only the last code can be the last"

@@ -1,0 +1,209 @@
+"""What a step holds: its codes, how often each occurs, and the time, end and value of each event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ehrsim.batch import Sizes, Visit
+from ehrsim.models.base import At, EventHeads, Heads, OrderedHead, SetHead, softplus
+from ehrsim.sampling.counters import Counters, Purpose
+from ehrsim.sampling.sets import Draw, draw_index, draw_set, join_sets
+from ehrsim.sampling.slots import Tables
+
+Array = jax.Array
+FEWEST_SLOTS = 32
+"""Slots that are not worth gathering, where codes are drawn one after the other."""
+EVENTS_A_PIECE = 4
+"""Events a slot, on average, that are scored together."""
+
+
+def draw_codes(heads: Heads, visit: Visit, sizes: Sizes, draws: Counters, terminal: Array) -> Draw:
+    """The codes of a step, none where it is `terminal`."""
+    if isinstance(heads.codes, OrderedHead):
+        return _one_after_the_other(heads.codes, visit, sizes, draws, terminal)
+    drawn = _group_by_group(heads.codes, visit, sizes, draws)
+    return Draw(jnp.where(terminal[:, None], 0, drawn.codes), jnp.where(terminal, 0, drawn.number))
+
+
+def _group_by_group(head: SetHead, visit: Visit, sizes: Sizes, draws: Counters) -> Draw:
+    drawn: list[Draw] = []
+    starts: list[int] = []
+    so_far = Draw(jnp.zeros_like(visit.codes), jnp.zeros_like(visit.kind))
+    for group, (start, stop) in enumerate(sizes.groups):
+        if start == stop:
+            continue
+        logits = head.logits(group, visit._replace(codes=so_far.codes))
+        drawn.append(draw_set(logits, draws.bits(Purpose.CODES + group, stop - start), sizes.places))
+        starts.append(start)
+        so_far = join_sets(drawn, starts, sizes.places)
+    return so_far
+
+
+def _one_after_the_other(head: OrderedHead, visit: Visit, sizes: Sizes, draws: Counters, terminal: Array) -> Draw:
+    """Code after code, until every slot has its last one.
+
+    Slots that have theirs go on without being looked at, so once more than half have, those that have not are gathered,
+    and again, down to FEWEST_SLOTS.
+    """
+
+    def body(carry: _Codes) -> _Codes:
+        number = carry.draws.uniform_at(Purpose.CODES, jnp.arange(carry.ended.shape[0]), carry.place)
+        code = jnp.where(carry.ended, 0, draw_index(head.logits(carry.prefix), number))
+        return carry._replace(
+            place=carry.place + 1,
+            codes=carry.codes.at[:, carry.place].set(code, mode="drop"),
+            ended=carry.ended | (code == 0),
+            prefix=head.after(carry.prefix, code),
+        )
+
+    def draw(carry: _Codes) -> _Codes:
+        slots = carry.ended.shape[0]
+        fewer = slots // 2 if slots >= 2 * FEWEST_SLOTS else 0
+
+        def unfinished(carry: _Codes) -> Array:
+            return (carry.place <= sizes.places) & ((~carry.ended).sum() > fewer)
+
+        carry = jax.lax.while_loop(unfinished, body, carry)
+        if not fewer:
+            return carry
+        chosen = jnp.argsort(carry.ended, stable=True)[:fewer]
+        taken = jax.tree.map(lambda part: part[chosen], carry._replace(place=jnp.broadcast_to(carry.place, slots)))
+        rest = draw(taken._replace(place=carry.place))
+        return carry._replace(
+            codes=carry.codes.at[chosen].set(rest.codes), ended=carry.ended.at[chosen].set(rest.ended)
+        )
+
+    drawn = draw(_Codes(jnp.int32(0), jnp.zeros_like(visit.codes), terminal, head.begin(visit), draws))
+    return Draw(drawn.codes, (drawn.codes > 0).sum(-1, dtype=jnp.int32) + (~drawn.ended).astype(jnp.int32))
+
+
+class _Codes(NamedTuple):
+    """Codes in the making."""
+
+    place: Array
+    """() int32"""
+    codes: Array
+    ended: Array
+    prefix: Any
+    draws: Counters
+
+
+def in_pieces(
+    counts: Array,
+    piece: int,
+    fill: Callable[[Array, Array, tuple[Array, ...]], tuple[Array, ...]],
+    like: tuple[Array, ...],
+) -> tuple[Array, ...]:
+    """`fill` what each slot has `counts` (B,) of, in pieces of a fixed size, as many as there is need of.
+
+    `fill` is given the slot (B where the piece goes beyond the last) and the number within the slot, each (piece,).
+    """
+    slots = counts.shape[0]
+    upto = jnp.cumsum(counts)
+
+    def body(carry: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
+        begin, filled = carry
+        number = begin + jnp.arange(piece)
+        slot = jnp.searchsorted(upto, number, side="right")
+        before = jnp.where(slot > 0, upto[jnp.clip(slot - 1, 0, slots - 1)], 0)
+        return begin + piece, fill(slot, number - before, filled)
+
+    return jax.lax.while_loop(lambda carry: carry[0] < upto[-1], body, (jnp.int32(0), like))[1]
+
+
+def _each_event(visit: Visit, score: Callable[[At], tuple[Array, ...]], like: tuple[Array, ...]) -> tuple[Array, ...]:
+    """`score` at the places that hold a code, written over `like`, each (B, K).
+
+    Codes fill the first places of a slot, and most places are empty: scoring the filled ones alone is several times as
+    fast as scoring all.
+    """
+    slots, places = visit.codes.shape
+
+    def fill(slot: Array, place: Array, filled: tuple[Array, ...]) -> tuple[Array, ...]:
+        scored = score((jnp.minimum(slot, slots - 1), jnp.clip(place, 0, places - 1)))
+        return tuple(old.at[slot, place].set(new, mode="drop") for old, new in zip(filled, scored, strict=True))
+
+    return in_pieces((visit.codes > 0).sum(-1), slots * min(EVENTS_A_PIECE, places), fill, like)
+
+
+def repeat(heads: Heads, visit: Visit, draws: Counters) -> tuple[Visit, Array]:
+    """Give each code as many places as it occurs, and say where there were not enough."""
+    places, once_more_at = visit.codes.shape[1], heads.repeat(visit)
+
+    def once_more(at: At) -> tuple[Array, ...]:
+        again = -jnp.log(draws.uniform_at(Purpose.REPEAT, *at)) / jnp.maximum(softplus(-once_more_at(at)), 1e-6)
+        return (1 + jnp.minimum(again, places).astype(jnp.int32),)
+
+    (copies,) = _each_event(visit, once_more, (jnp.zeros_like(visit.codes),))
+    upto = jnp.cumsum(copies, axis=-1)
+    place = jnp.arange(places)
+    source = jnp.minimum((place[None, :, None] >= upto[:, None, :]).sum(-1), places - 1)
+    real = place[None, :] < upto[:, -1:]
+
+    def pick(values: Array, empty: float) -> Array:
+        return jnp.where(real, jnp.take_along_axis(values, source, axis=1), jnp.asarray(empty, values.dtype))
+
+    spread = visit._replace(
+        codes=pick(visit.codes, 0), last_rank=pick(visit.last_rank, -1), last_age=pick(visit.last_age, 0)
+    )
+    return spread, upto[:, -1] > places
+
+
+def draw_attributes(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draws: Counters) -> Visit:
+    """Draw offset, duration and value of every event."""
+
+    def draw(at: At) -> tuple[Array, ...]:
+        logits = events.attributes(at)
+        for_offset, for_duration = (draws.uniform_at(what, *at) for what in (Purpose.OFFSET, Purpose.DURATION))
+        duration = jnp.where(tables.ended[visit.codes[at]], draw_index(logits.duration, for_duration), 0)
+        return draw_index(logits.offset, for_offset), duration
+
+    whole = jnp.zeros_like(visit.codes)
+    offset, duration = _each_event(visit, draw, (whole, whole))
+    return _values(events, visit._replace(offset=offset, duration=duration), tables, sizes, draws)
+
+
+def _values(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draws: Counters) -> Visit:
+    """Draw a value for every code that has values, one place after the other.
+
+    Slots stand in order of how many such codes they have, so that those not yet done are always the first ones; once
+    they are no more than half, only that half goes on, and again, down to FEWEST_SLOTS.
+    """
+    slots, places = visit.codes.shape
+    valued = tables.valued[visit.codes]
+    order = jnp.argsort(~valued, axis=-1, stable=True)
+    slot = jnp.argsort(-valued.sum(-1), stable=True)
+    number = valued.sum(-1)[slot]
+    turn, value, rank = jnp.int32(0), jnp.zeros_like(visit.codes), jnp.zeros_like(visit.rank)
+    known = jax.tree.map(lambda part: part[slot], events.before)
+
+    def body(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
+        turn, value, rank, known = carry
+        some = slot[: jax.tree.leaves(known)[0].shape[0]]
+        at = (some, order[some, turn])
+        drawn = draw_index(events.value(known, at), draws.uniform_at(Purpose.VALUE, *at))
+        within = draws.uniform_at(Purpose.RANK, *at)
+        drawn_rank = jnp.where(drawn > 0, ((drawn - 1).astype(jnp.float32) + within) / (sizes.values - 1), 0.0)
+        there = (some, jnp.where(turn < number[: len(some)], at[1], places))
+        after = events.after(known, visit.codes[at], drawn_rank)
+        known = jax.tree.map(lambda new, old: where(drawn > 0, new, old), after, known)
+        return turn + 1, value.at[there].set(drawn, mode="drop"), rank.at[there].set(drawn_rank, mode="drop"), known
+
+    while slots:
+        fewer = slots // 2 if slots >= 2 * FEWEST_SLOTS else 0
+
+        def unfinished(carry: tuple[Array, Array, Array, Any], fewer: int = fewer) -> Array:
+            return (number > carry[0]).sum() > fewer
+
+        turn, value, rank, known = jax.lax.while_loop(unfinished, body, (turn, value, rank, known))
+        known, slots = jax.tree.map(lambda part, fewer=fewer: part[:fewer], known), fewer
+    return visit._replace(value=value, rank=rank)
+
+
+def where(mask: Array, new: Array, old: Array) -> Array:
+    """`new` in the slots of `mask` (B,), else `old`, arrays of any shape (B, ...)."""
+    return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)
