@@ -39,6 +39,7 @@ from ehrsim.events.table import (
     SCHEMA,
     conform,
     conform_lazy,
+    enum_of_codes,
     sort,
 )
 from ehrsim.events.validation import Problem, validate
@@ -59,6 +60,7 @@ __all__ = [
     "Shard",
     "conform",
     "conform_lazy",
+    "enum_of_codes",
     "event_writer",
     "first_line",
     "mixed",

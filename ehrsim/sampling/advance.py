@@ -130,7 +130,7 @@ def _begin(
         return tuple(old.at[slot].set(part, mode="drop") for old, part in zip(filled, new, strict=True))
 
     zero = jnp.zeros_like(slots.origin)
-    begun, gap, *leaves = in_pieces(first.astype(jnp.int32), BEGINNINGS_A_PIECE, fill, (zero, zero, *old_state))
+    begun, gap, *leaves = in_pieces(first.astype(jnp.int32), 1, BEGINNINGS_A_PIECE, fill, (zero, zero, *old_state))
     state = jax.tree.unflatten(structure, leaves)
     to_first = _inside(tables.first_gap_knots, gap, once.first_gap_within)
     origin = jnp.where(first, _inside(tables.origin_knots, begun, once.origin_within), slots.origin)

@@ -94,6 +94,7 @@ class _Codes(NamedTuple):
 
 def in_pieces(
     counts: Array,
+    most: int,
     piece: int,
     fill: Callable[[Array, Array, tuple[Array, ...]], tuple[Array, ...]],
     like: tuple[Array, ...],
@@ -101,16 +102,19 @@ def in_pieces(
     """`fill` what each slot has `counts` (B,) of, in pieces of a fixed size, as many as there is need of.
 
     `fill` is given the slot (B where the piece goes beyond the last) and the number within the slot, each (piece,).
+    No slot has more than `most`.
     """
     slots = counts.shape[0]
     upto = jnp.cumsum(counts)
+    before = upto - counts
+    size = slots * most
+    slot_of = jnp.cumsum(jnp.zeros(size + -size % piece, jnp.int32).at[upto].add(1, mode="drop"))
 
     def body(carry: tuple[Array, tuple[Array, ...]]) -> tuple[Array, tuple[Array, ...]]:
         begin, filled = carry
-        number = begin + jnp.arange(piece)
-        slot = jnp.searchsorted(upto, number, side="right")
-        before = jnp.where(slot > 0, upto[jnp.clip(slot - 1, 0, slots - 1)], 0)
-        return begin + piece, fill(slot, number - before, filled)
+        slot = jax.lax.dynamic_slice(slot_of, (begin,), (piece,))
+        number = begin + jnp.arange(piece) - before[jnp.minimum(slot, slots - 1)]
+        return begin + piece, fill(slot, number, filled)
 
     return jax.lax.while_loop(lambda carry: carry[0] < upto[-1], body, (jnp.int32(0), like))[1]
 
@@ -127,7 +131,7 @@ def _each_event(visit: Visit, score: Callable[[At], tuple[Array, ...]], like: tu
         scored = score((jnp.minimum(slot, slots - 1), jnp.clip(place, 0, places - 1)))
         return tuple(old.at[slot, place].set(new, mode="drop") for old, new in zip(filled, scored, strict=True))
 
-    return in_pieces((visit.codes > 0).sum(-1), slots * min(EVENTS_A_PIECE, places), fill, like)
+    return in_pieces((visit.codes > 0).sum(-1), places, slots * min(EVENTS_A_PIECE, places), fill, like)
 
 
 def repeat(heads: Heads, visit: Visit, draws: Counters) -> tuple[Visit, Array]:
@@ -174,21 +178,22 @@ def _values(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draw
     they are no more than half, only that half goes on, and again, down to FEWEST_SLOTS.
     """
     slots, places = visit.codes.shape
-    valued = tables.valued[visit.codes]
-    order = jnp.argsort(~valued, axis=-1, stable=True)
+    valued = tables.valued[visit.codes].astype(jnp.int32)
     slot = jnp.argsort(-valued.sum(-1), stable=True)
-    number = valued.sum(-1)[slot]
+    upto = jnp.cumsum(valued, axis=-1)[slot]
+    number = upto[:, -1]
     turn, value, rank = jnp.int32(0), jnp.zeros_like(visit.codes), jnp.zeros_like(visit.rank)
     known = jax.tree.map(lambda part: part[slot], events.before)
 
     def body(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
         turn, value, rank, known = carry
         some = slot[: jax.tree.leaves(known)[0].shape[0]]
-        at = (some, order[some, turn])
+        place = (upto[: len(some)] <= turn).sum(-1)
+        at = (some, jnp.minimum(place, places - 1))
         drawn = draw_index(events.value(known, at), draws.uniform_at(Purpose.VALUE, *at))
         within = draws.uniform_at(Purpose.RANK, *at)
         drawn_rank = jnp.where(drawn > 0, ((drawn - 1).astype(jnp.float32) + within) / (sizes.values - 1), 0.0)
-        there = (some, jnp.where(turn < number[: len(some)], at[1], places))
+        there = (some, place)
         after = events.after(known, visit.codes[at], drawn_rank)
         known = jax.tree.map(lambda new, old: where(drawn > 0, new, old), after, known)
         return turn + 1, value.at[there].set(drawn, mode="drop"), rank.at[there].set(drawn_rank, mode="drop"), known
