@@ -42,6 +42,14 @@ class Attributes(NamedTuple):
     """(M, durations)"""
 
 
+class Measured(NamedTuple):
+    """What a value is asked for: a code, and its last value as in `Visit`; arrays of one shape."""
+
+    code: Array
+    last_rank: Array
+    last_age: Array
+
+
 class EventHeads(NamedTuple):
     """Heads of the events of a visit whose codes, and their last values, are known.
 
@@ -51,10 +59,10 @@ class EventHeads(NamedTuple):
     attributes: Callable[[At], Attributes]
     before: Any
     """what is known before the first value: a pytree with the leading axes of the visit"""
-    value: Callable[[Any, At], Array]
-    """what is known, at one place of every slot -> (B, values)"""
+    value: Callable[[Any, Measured], Array]
+    """what is known, and a code of each visit (...) -> (..., values)"""
     after: Callable[[Any, Array, Array], Any]
-    """what is known, code and rank (B,) of a value -> what is known after it"""
+    """what is known, code and rank (...) of a value -> what is known after it"""
     value_at: Callable[[At], Array]
     """given all values -> at chosen places, told those before -> (M, values)"""
     length: Callable[[], Array]
@@ -138,6 +146,11 @@ class PatientModel(Protocol):
 
         Where `first` there is none; then `previous` has nothing but the age and year of the visit to come.
         """
+
+
+def measured_at(visit: Visit, at: At) -> Measured:
+    """The codes at chosen places with their last values, each (M,)."""
+    return Measured(visit.codes[at], visit.last_rank[at], visit.last_age[at])
 
 
 def softplus(x: Array) -> Array:

@@ -11,7 +11,7 @@ from flax import nnx
 
 from ehrsim.batch import Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, At, Attributes, EventHeads, Heads, Memory
+from ehrsim.models.base import Array, At, Attributes, EventHeads, Heads, Measured, Memory
 from ehrsim.models.emission import OrderedEmission, SetEmission
 from ehrsim.models.layers import (
     AGE_FEATURES,
@@ -98,57 +98,52 @@ class VisitDecoder(nnx.Module):
         """(..., width) of the visit with all of its codes."""
         return jax.nn.silu(body + base.sum_embeddings(self.of_code[...].at[0].set(0.0), visit.codes))
 
-    def _hidden(self, visit: Visit, state: Array, at: At) -> Array:
-        """(M, attribute_width) of the chosen places: the visit as a whole, the code, and its last value."""
-        last_rank, last_age = visit.last_rank[at], visit.last_age[at]
-        never = last_rank < 0
-        rank = jnp.where(never, 0.0, 2 * last_rank - 1)
-        recent = jnp.where(never, 0.0, jnp.exp(-last_age))
+    def _hidden(self, state: Array, measured: Measured) -> Array:
+        """(M, attribute_width) of the visit as a whole (M, attribute_width), a code, and its last value."""
+        never = measured.last_rank < 0
+        rank = jnp.where(never, 0.0, 2 * measured.last_rank - 1)
+        recent = jnp.where(never, 0.0, jnp.exp(-measured.last_age))
         last = jnp.stack([never.astype(jnp.float32), rank, recent, rank * recent], axis=-1)
-        return state[at[:-1]] + self.attribute_code[...][visit.codes[at]] + self.attribute_last(last)
+        return jax.nn.silu(state + self.attribute_code[...][measured.code] + self.attribute_last(last))
 
     def _repeat(self, visit: Visit, state: Array, at: At) -> Array:
-        hidden = jax.nn.silu(self._hidden(visit, state, at))
+        hidden = self._hidden(state[at[:-1]], base.measured_at(visit, at))
         return self.repeat_out(hidden)[..., 0] + self.repeat_bias[...][visit.codes[at]]
 
     def _events(self, visit: Visit, whole: Array) -> EventHeads:
         state = self.attribute_state(whole)
 
         def attributes(at: At) -> Attributes:
-            out = self.attribute_out(jax.nn.silu(self._hidden(visit, state, at)))
+            out = self.attribute_out(self._hidden(state[at[:-1]], base.measured_at(visit, at)))
             out = out + self.attribute_bias[...][visit.codes[at]]
             return Attributes(out[..., : self.sizes.offsets], out[..., self.sizes.offsets :])
 
-        def value(known: Array, at: At) -> Array:
-            return self._value(self._hidden(visit, state, at) + known, visit.codes[at], visit.last_rank[at])
-
         def value_at(at: At) -> Array:
             *step, place = at
-            return value(self._known(visit)[(place, *step)], at)
+            return self._value(self._known(visit, state)[(place, *step)], base.measured_at(visit, at))
 
-        return EventHeads(attributes, jnp.zeros_like(state), value, self._after, value_at, lambda: self.length(whole))
+        return EventHeads(attributes, state, self._value, self._after, value_at, lambda: self.length(whole))
 
-    def _value(self, hidden: Array, code: Array, last_rank: Array) -> Array:
-        """(M, values): a free distribution, times one that falls off with the distance from the last value."""
-        out = self.value_out(jax.nn.silu(hidden))
+    def _value(self, known: Array, measured: Measured) -> Array:
+        """(..., values): a free distribution, times one that falls off with the distance from the last value."""
+        out = self.value_out(self._hidden(known, measured))
         bins = self.sizes.values - 1
         middle = along(jnp.asarray((np.arange(bins) + 0.5) / bins, jnp.float32), out)
         # Ten times: some values hardly ever change, and a parameter is slow to become as large.
-        constancy = base.softplus(10 * self.constancy[...][code] + out[..., -1])
-        apart = constancy[..., None] * jnp.abs(middle - last_rank[..., None])
-        near = jnp.where((last_rank < 0)[..., None], 0.0, -apart)
+        constancy = base.softplus(10 * self.constancy[...][measured.code] + out[..., -1])
+        apart = constancy[..., None] * jnp.abs(middle - measured.last_rank[..., None])
+        near = jnp.where((measured.last_rank < 0)[..., None], 0.0, -apart)
         return out[..., :-1] + jnp.concatenate([jnp.zeros_like(near[..., :1]), near], axis=-1)
 
     def _after(self, known: Array, code: Array, rank: Array) -> Array:
         return known + self.of_value[...][code] * (2 * rank - 1)[..., None]
 
-    def _known(self, visit: Visit) -> Array:
-        """(K, ..., attribute_width) of the values before each place."""
+    def _known(self, visit: Visit, state: Array) -> Array:
+        """(K, ..., attribute_width) of the visit as a whole and the values before each place."""
 
         def add(known: Array, place: tuple[Array, ...]) -> tuple[Array, Array]:
             code, rank, value = place
             return jnp.where((value > 0)[..., None], self._after(known, code, rank), known), known
 
         by_place = tuple(jnp.moveaxis(part, -1, 0) for part in (visit.codes, visit.rank, visit.value))
-        nothing = jnp.zeros((*visit.kind.shape, self.of_value[...].shape[-1]))
-        return jax.lax.scan(add, nothing, by_place)[1]
+        return jax.lax.scan(add, state, by_place)[1]

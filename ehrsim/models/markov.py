@@ -15,7 +15,7 @@ from flax import nnx
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, At, Attributes, EventHeads, Heads, Memory, Noise, Origin, SetHead
+from ehrsim.models.base import Array, Attributes, EventHeads, Heads, Measured, Memory, Noise, Origin, SetHead
 from ehrsim.models.layers import along, table
 
 AGE_BANDS = (1.0, 5.0, 12.0, 18.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
@@ -97,10 +97,10 @@ class Markov(nnx.Module):
             return logits + static_logits[..., first:last] + copied
 
         def events(visit: Visit) -> EventHeads:
-            def value(known: Any, at: At) -> Array:
-                chosen, last_rank = visit.codes[at], visit.last_rank[at]
+            def value(known: Any, measured: Measured) -> Array:
+                last_rank = measured.last_rank
                 last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * (sizes.values - 1)).astype(jnp.int32))
-                return self.value[...][chosen] + self.last_value[...][last_bin]
+                return self.value[...][measured.code] + self.last_value[...][last_bin]
 
             return EventHeads(
                 attributes=lambda at: Attributes(
@@ -109,7 +109,7 @@ class Markov(nnx.Module):
                 before=jnp.zeros_like(visit.kind),
                 value=value,
                 after=lambda known, code, rank: known,
-                value_at=lambda at: value(None, at),
+                value_at=lambda at: value(None, base.measured_at(visit, at)),
                 length=lambda: self.length_table[...][visit.kind],
             )
 

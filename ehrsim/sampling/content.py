@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ehrsim.batch import Sizes, Visit
-from ehrsim.models.base import At, EventHeads, Heads, OrderedHead, SetHead, softplus
+from ehrsim.models.base import At, EventHeads, Heads, Measured, OrderedHead, SetHead, softplus
 from ehrsim.sampling.counters import Counters, Purpose
 from ehrsim.sampling.sets import Draw, draw_index, draw_set, join_sets
 from ehrsim.sampling.slots import Tables
@@ -172,41 +172,52 @@ def draw_attributes(events: EventHeads, visit: Visit, tables: Tables, sizes: Siz
 
 
 def _values(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draws: Counters) -> Visit:
-    """Draw a value for every code that has values, one place after the other.
+    """Draw a value for every code that has values, one after the other in each slot.
 
     Slots stand in order of how many such codes they have, so that those not yet done are always the first ones; once
     they are no more than half, only that half goes on, and again, down to FEWEST_SLOTS.
     """
     slots, places = visit.codes.shape
-    valued = tables.valued[visit.codes].astype(jnp.int32)
-    slot = jnp.argsort(-valued.sum(-1), stable=True)
-    upto = jnp.cumsum(valued, axis=-1)[slot]
-    number = upto[:, -1]
-    turn, value, rank = jnp.int32(0), jnp.zeros_like(visit.codes), jnp.zeros_like(visit.rank)
+    valued = tables.valued[visit.codes]
+    upto = jnp.cumsum(valued.astype(jnp.int32), axis=-1)
+    slot = jnp.argsort(-upto[:, -1], stable=True)
+    number = upto[slot, -1]
+    nth = jnp.minimum((upto[:, None, :] <= jnp.arange(places)[None, :, None]).sum(-1), places - 1)
+
+    def by_turn(part: Array) -> Array:
+        """(K, B) of the n-th code with values in each slot, from (B, K) by place."""
+        return jnp.take_along_axis(part, nth, axis=-1)[slot].T
+
+    measured = Measured(by_turn(visit.codes), by_turn(visit.last_rank), by_turn(visit.last_age))
+    uniforms = [draws.uniform(purpose, places)[slot].T for purpose in (Purpose.VALUE, Purpose.RANK)]
     known = jax.tree.map(lambda part: part[slot], events.before)
+    turn, value, rank = jnp.int32(0), jnp.zeros((places, slots), jnp.int32), jnp.zeros((places, slots))
 
     def body(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
         turn, value, rank, known = carry
-        some = slot[: jax.tree.leaves(known)[0].shape[0]]
-        place = (upto[: len(some)] <= turn).sum(-1)
-        at = (some, jnp.minimum(place, places - 1))
-        drawn = draw_index(events.value(known, at), draws.uniform_at(Purpose.VALUE, *at))
-        within = draws.uniform_at(Purpose.RANK, *at)
+        some = jax.tree.leaves(known)[0].shape[0]
+        asked, (for_bin, within) = jax.tree.map(lambda part: part[turn, :some], (measured, uniforms))
+        drawn = draw_index(events.value(known, asked), for_bin)
         drawn_rank = jnp.where(drawn > 0, ((drawn - 1).astype(jnp.float32) + within) / (sizes.values - 1), 0.0)
-        there = (some, place)
-        after = events.after(known, visit.codes[at], drawn_rank)
+        after = events.after(known, asked.code, drawn_rank)
         known = jax.tree.map(lambda new, old: where(drawn > 0, new, old), after, known)
-        return turn + 1, value.at[there].set(drawn, mode="drop"), rank.at[there].set(drawn_rank, mode="drop"), known
+        return turn + 1, value.at[turn, :some].set(drawn), rank.at[turn, :some].set(drawn_rank), known
 
-    while slots:
-        fewer = slots // 2 if slots >= 2 * FEWEST_SLOTS else 0
+    left = slots
+    while left:
+        fewer = left // 2 if left >= 2 * FEWEST_SLOTS else 0
 
         def unfinished(carry: tuple[Array, Array, Array, Any], fewer: int = fewer) -> Array:
             return (number > carry[0]).sum() > fewer
 
         turn, value, rank, known = jax.lax.while_loop(unfinished, body, (turn, value, rank, known))
-        known, slots = jax.tree.map(lambda part, fewer=fewer: part[:fewer], known), fewer
-    return visit._replace(value=value, rank=rank)
+        known, left = jax.tree.map(lambda part, fewer=fewer: part[:fewer], known), fewer
+
+    def by_place(part: Array) -> Array:
+        there = jnp.zeros_like(part.T).at[slot].set(part.T)
+        return jnp.where(valued, jnp.take_along_axis(there, jnp.maximum(upto - 1, 0), axis=-1), 0)
+
+    return visit._replace(value=by_place(value), rank=by_place(rank))
 
 
 def where(mask: Array, new: Array, old: Array) -> Array:

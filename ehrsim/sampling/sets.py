@@ -7,6 +7,7 @@ for every vocabulary tried: 2.5 times for 300 codes, 3.6 times for 2,000, on one
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -105,10 +106,13 @@ def draw_index(logits: Array, uniform: Array) -> Array:
 
     Many categories are drawn in two steps, a block of about sqrt(n) first.
     """
-    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
-    size = weights.shape[-1]
+    size = logits.shape[-1]
     if size <= MOST_SUMS:
+        # As long as `max` in a chain of its own: XLA makes slow work of a maximum fused with a product.
+        top = functools.reduce(jnp.maximum, jnp.moveaxis(logits, -1, 0))
+        weights = jnp.exp(logits - top[..., None])
         return _reached(weights, uniform)[0]
+    weights = jnp.exp(logits - logits.max(-1, keepdims=True))
     width = math.ceil(math.sqrt(size))
     padded = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, -size % width)])
     blocks = padded.reshape(*weights.shape[:-1], -1, width)

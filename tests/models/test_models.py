@@ -74,7 +74,7 @@ def test_the_likelihood_of_a_patient_does_not_depend_on_the_batch(name, tiny_run
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
     from ehrsim.batch import Context
-    from ehrsim.models.base import Memory
+    from ehrsim.models.base import Measured, Memory
     from ehrsim.sampling.slots import blank_visit
 
     model, sizes = runs.load(tiny_run(name).folder).model, tiny_data.sizes
@@ -83,6 +83,7 @@ def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
     context = Context(zeros, zeros[:, 0], zeros, np.full(3, np.nan, np.float32))
     memory = Memory(*(np.zeros((3, sizes.vocabulary), np.float32) for _ in range(2)))
     visit = blank_visit(3, sizes.places)
+    real = np.zeros(3, np.float32)
 
     def shapes(model):
         state, origin = model.start(np.zeros((3, noise.start), np.float32), context)
@@ -90,7 +91,7 @@ def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
         at = (np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]))
         first = origin.origin, origin.first_gap(np.zeros(3, np.int32))
         events = heads.events(visit)
-        values = events.value_at(at), events.value(events.before, (np.arange(3), np.array([0, 2, 1])))
+        values = events.value_at(at), events.value(events.before, Measured(zeros[:, 0], real, real))
         return first, heads.kind(), heads.gap(visit), events.length(), events.attributes(at), values
 
     first, kind, gap, length, attributes, values = jax.eval_shape(shapes, model)
