@@ -35,11 +35,21 @@ class Sizes(NamedTuple):
     """Length bins, 0 for "no end recorded" included."""
     offsets: int
     values: int
-    """Value bins, 0 for "no value" included."""
+    """Value bins, 0 for "no value" and the last for "the value of the last time" included."""
     durations: int
     """Duration bins, 0 for "no end" included."""
     places: int
     """Event places K of a step."""
+
+    @property
+    def value_bins(self) -> int:
+        """Bins of the scale of a code's values; those are numbered from 1."""
+        return self.values - 2
+
+    @property
+    def same(self) -> int:
+        """Value bin of a code that has the very value it had the last time."""
+        return self.values - 1
 
     @property
     def continues(self) -> int:
@@ -93,7 +103,7 @@ class Visit(NamedTuple):
     offset: Array
     """(..., K) int32"""
     value: Array
-    """(..., K) int32 bin, 0 without a value."""
+    """(..., K) int32 bin, 0 without a value, `Sizes.same` where it is that of the last time."""
     rank: Array
     """(..., K) float32 rank of the value on the scale of its code, 0 where there is none."""
     duration: Array

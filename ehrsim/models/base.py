@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
+from ehrsim.models.layers import along
 
 Array = jax.Array
 State = Any
@@ -151,6 +152,12 @@ class PatientModel(Protocol):
 def measured_at(visit: Visit, at: At) -> Measured:
     """The codes at chosen places with their last values, each (M,)."""
     return Measured(visit.codes[at], visit.last_rank[at], visit.last_age[at])
+
+
+def same_if_any(logits: Array, last_rank: Array) -> Array:
+    """Logits (..., values) with no chance of "the value of the last time" where there is no last value."""
+    never = (last_rank < 0)[..., None] & along(jnp.arange(logits.shape[-1]) == logits.shape[-1] - 1, logits)
+    return jnp.where(never, -jnp.inf, logits)
 
 
 def softplus(x: Array) -> Array:

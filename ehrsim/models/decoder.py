@@ -57,11 +57,15 @@ class VisitDecoder(nnx.Module):
         self.attribute_last = Linear(4, narrow, rng)
         self.attribute_out = Linear(narrow, sizes.offsets + sizes.durations, rng, 0.1)
         self.attribute_bias = constant(0.0, sizes.vocabulary, sizes.offsets + sizes.durations)
-        self.value_out = Linear(narrow, sizes.values + 1, rng, 0.5)
+        self.value_out = Linear(narrow, sizes.values + 2, rng, 0.5)
+        self.same = constant(-2.0, sizes.vocabulary)
         self.of_value = table(sizes.vocabulary, narrow, rng, 0.3)
         self.repeat_out = Linear(narrow, 1, rng, 0.1)
         self.repeat_bias = constant(0.0, sizes.vocabulary)
         self.constancy = constant(0.3, sizes.vocabulary)
+        self.forecast = table(sizes.vocabulary, narrow, rng, 0.1)
+        self.forecast_bias = constant(0.0, sizes.vocabulary)
+        self.certainty = constant(0.0, sizes.vocabulary)
 
     def __call__(self, inputs: Array, year: Array, memory: Memory, drop: Dropout = kept) -> Heads:
         """Heads from (..., inputs), the (...) `year` of the step before, and what is remembered."""
@@ -125,15 +129,22 @@ class VisitDecoder(nnx.Module):
         return EventHeads(attributes, state, self._value, self._after, value_at, lambda: self.length(whole))
 
     def _value(self, known: Array, measured: Measured) -> Array:
-        """(..., values): a free distribution, times one that falls off with the distance from the last value."""
+        """(..., values): a free distribution, times two that fall off with the distance from a likely value.
+
+        One such value is the last one, the other is forecast from the visit and the values before.
+        """
+        code, last_rank = measured.code, measured.last_rank
         out = self.value_out(self._hidden(known, measured))
-        bins = self.sizes.values - 1
-        middle = along(jnp.asarray((np.arange(bins) + 0.5) / bins, jnp.float32), out)
+        none, bins, same, constancy, certainty = jnp.split(out, np.cumsum([1, self.sizes.value_bins, 1, 1]), axis=-1)
+        forecast = jax.nn.sigmoid((self.forecast[...][code] * known).sum(-1) + self.forecast_bias[...][code])
         # Ten times: some values hardly ever change, and a parameter is slow to become as large.
-        constancy = base.softplus(10 * self.constancy[...][measured.code] + out[..., -1])
-        apart = constancy[..., None] * jnp.abs(middle - measured.last_rank[..., None])
-        near = jnp.where((measured.last_rank < 0)[..., None], 0.0, -apart)
-        return out[..., :-1] + jnp.concatenate([jnp.zeros_like(near[..., :1]), near], axis=-1)
+        near_last = base.softplus(10 * self.constancy[...][code][..., None] + constancy)
+        near_forecast = base.softplus(10 * self.certainty[...][code][..., None] + certainty)
+        middle = along(jnp.asarray((np.arange(bins.shape[-1]) + 0.5) / bins.shape[-1], jnp.float32), bins)
+        bins = bins - near_forecast * jnp.abs(middle - forecast[..., None])
+        bins = bins - jnp.where((last_rank < 0)[..., None], 0.0, near_last * jnp.abs(middle - last_rank[..., None]))
+        logits = jnp.concatenate([none, bins, same + self.same[...][code][..., None]], axis=-1)
+        return base.same_if_any(logits, last_rank)
 
     def _after(self, known: Array, code: Array, rank: Array) -> Array:
         return known + self.of_value[...][code] * (2 * rank - 1)[..., None]

@@ -99,8 +99,8 @@ class Markov(nnx.Module):
         def events(visit: Visit) -> EventHeads:
             def value(known: Any, measured: Measured) -> Array:
                 last_rank = measured.last_rank
-                last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * (sizes.values - 1)).astype(jnp.int32))
-                return self.value[...][measured.code] + self.last_value[...][last_bin]
+                last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * sizes.value_bins).astype(jnp.int32))
+                return base.same_if_any(self.value[...][measured.code] + self.last_value[...][last_bin], last_rank)
 
             return EventHeads(
                 attributes=lambda at: Attributes(

@@ -198,7 +198,8 @@ def _values(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draw
         some = jax.tree.leaves(known)[0].shape[0]
         asked, (for_bin, within) = jax.tree.map(lambda part: part[turn, :some], (measured, uniforms))
         drawn = draw_index(events.value(known, asked), for_bin)
-        drawn_rank = jnp.where(drawn > 0, ((drawn - 1).astype(jnp.float32) + within) / (sizes.values - 1), 0.0)
+        fresh = jnp.where(drawn > 0, ((drawn - 1).astype(jnp.float32) + within) / sizes.value_bins, 0.0)
+        drawn_rank = jnp.where(drawn == sizes.same, asked.last_rank, fresh)
         after = events.after(known, asked.code, drawn_rank)
         known = jax.tree.map(lambda new, old: where(drawn > 0, new, old), after, known)
         return turn + 1, value.at[turn, :some].set(drawn), rank.at[turn, :some].set(drawn_rank), known

@@ -60,7 +60,7 @@ def sizes(vocabulary: Vocabulary, scales: Scales, places: int) -> Sizes:
         clocks=scales.clock.bins,
         lengths=scales.length.bins + 1,
         offsets=scales.offset.bins + 2,
-        values=VALUE_BINS + 1,
+        values=1 + VALUE_BINS + 1,
         durations=DURATION_BINS + 1,
         places=places,
     )
@@ -225,12 +225,11 @@ def _event_bins(
     """The event fields of `Visit`, each (total, K)."""
     step = sequences.step_of_event()
     place = np.arange(len(step)) - np.repeat(sequences.event_offsets[:-1], np.diff(sequences.event_offsets))
-    dither = np.random.Generator(np.random.Philox(key=0)).random(len(step))
+    dither = _dither(sequences)
     has_value = ~np.isnan(sequences.value)
     has_value &= scales.values.known[sequences.entry]
     rank = np.zeros(len(step), np.float32)
     rank[has_value] = scales.values.rank(sequences.entry[has_value], sequences.value[has_value], dither[has_value])
-    value = np.where(has_value, 1 + (rank * VALUE_BINS).astype(np.int32), 0)
     has_end = (sequences.duration != MISSING) & scales.durations.known[sequences.entry]
     duration = np.zeros(len(step), np.int32)
     fraction = scales.durations.rank(sequences.entry[has_end], sequences.duration[has_end], dither[has_end])
@@ -239,7 +238,10 @@ def _event_bins(
     offset = scales.offset.assign(sequences.offset) + 2
     offset = np.where(sequences.offset == length, AT_END, offset)
     offset = np.where(sequences.offset == 0, AT_START, offset)
-    last_rank, last_age = _last_values(sequences, rank, has_value)
+    last, last_age = _last_values(sequences, has_value)
+    last_rank = np.where(last >= 0, rank[last], np.float32(-1))
+    same = has_value & (last >= 0) & (sequences.value == sequences.value[last])
+    value = np.where(same, size.same, np.where(has_value, 1 + (rank * size.value_bins).astype(np.int32), 0))
     columns = {
         "codes": (sequences.entry, np.int32),
         "offset": (offset, np.int32),
@@ -257,13 +259,19 @@ def _event_bins(
     return filled
 
 
-def _last_values(
-    sequences: Sequences, rank: NDArray[np.float32], has_value: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """For each event the rank of the code's last value in an earlier step (-1: none) and the years since then."""
+def _dither(sequences: Sequences) -> NDArray[np.float64]:
+    """Where in its tie each value stands: at one place for a patient and code, so that equal values rank alike."""
+    owner = sequences.patient_of_step()[sequences.step_of_event()]
+    _, pair = np.unique(owner << 32 | sequences.entry, return_inverse=True)
+    drawn: NDArray[np.float64] = np.random.Generator(np.random.Philox(key=0)).random(pair.max(initial=-1) + 1)
+    return drawn[pair]
+
+
+def _last_values(sequences: Sequences, has_value: NDArray[np.bool_]) -> tuple[Int64, NDArray[np.float32]]:
+    """For each event the row of the code's last value in an earlier step (-1: none) and the years since then."""
     step = sequences.step_of_event()
     owner = sequences.patient_of_step()[step]
-    last_rank = np.full(len(step), -1, np.float32)
+    last = np.full(len(step), -1, np.int64)
     last_age = np.zeros(len(step), np.float32)
     order = np.lexsort((np.arange(len(step)), sequences.entry, owner))
     same_code = np.zeros(len(order), bool)
@@ -278,6 +286,6 @@ def _last_values(
     before = np.where(block_start > 0, valued[np.maximum(block_start - 1, 0)], -1)
     found = (before >= group_start) & (block_start > group_start)
     rows, sources = order[found], order[before[found]]
-    last_rank[rows] = rank[sources]
+    last[rows] = sources
     last_age[rows] = (sequences.time[step[rows]] - sequences.time[step[sources]]) / YEAR
-    return last_rank, last_age
+    return last, last_age

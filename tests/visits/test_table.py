@@ -123,6 +123,24 @@ def test_last_values_are_those_of_the_steps_before(tiny):
     assert (last_rank >= 0).sum() > 100
 
 
+def test_a_value_equal_to_the_last_one_is_told_as_the_same_and_ranks_alike(tiny):
+    _, sequences, _, size, table, _ = tiny
+    filled = table.visit.codes > 0
+    value, rank, last_rank = (getattr(table.visit, name)[filled] for name in ("value", "rank", "last_rank"))
+    owner = sequences.patient_of_step()[sequences.step_of_event()]
+    lasts: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    expected = np.zeros(len(value), bool)
+    for row, (step, code) in enumerate(zip(sequences.step_of_event(), sequences.entry, strict=True)):
+        earlier = [number for at, number in lasts.get((owner[row], code), ()) if at < step]
+        expected[row] = bool(earlier) and earlier[-1] == sequences.value[row]
+        if value[row]:
+            lasts.setdefault((owner[row], code), []).append((step, sequences.value[row]))
+    np.testing.assert_array_equal(value == size.same, expected)
+    np.testing.assert_array_equal(rank[expected], last_rank[expected])
+    assert expected.sum() > 10
+    assert value[~expected].max() <= size.value_bins
+
+
 def test_steps_after_death_and_patients_without_time_are_counted():
     rows = [
         (1, 0, "MEDS_BIRTH"),
