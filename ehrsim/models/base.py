@@ -35,12 +35,12 @@ At = tuple[Array, ...]
 
 
 class Attributes(NamedTuple):
-    """Logits of offset and duration bins at chosen places."""
+    """Logits of the offset and duration bins of events."""
 
     offset: Array
-    """(M, offsets)"""
+    """(..., offsets)"""
     duration: Array
-    """(M, durations)"""
+    """(..., durations)"""
 
 
 class Measured(NamedTuple):
@@ -52,20 +52,21 @@ class Measured(NamedTuple):
 
 
 class EventHeads(NamedTuple):
-    """Heads of the events of a visit whose codes, and their last values, are known.
+    """Heads of the events of a visit.
 
-    Values come place after place, each told those before: what is measured together goes together.
+    They speak of one event of each visit at a time: given a state, and what is measured. Values come one after the
+    other, each told those before: what is measured together goes together.
     """
 
-    attributes: Callable[[At], Attributes]
-    before: Any
-    """what is known before the first value: a pytree with the leading axes of the visit"""
+    state: Any
+    """of each visit before its first value: a pytree with the leading axes of the visit"""
+    repeat: Callable[[Any, Measured], Array]
+    """-> (...) that the code occurs once more"""
+    attributes: Callable[[Any, Measured], Attributes]
     value: Callable[[Any, Measured], Array]
-    """what is known, and a code of each visit (...) -> (..., values)"""
+    """-> (..., values)"""
     after: Callable[[Any, Array, Array], Any]
-    """what is known, code and rank (...) of a value -> what is known after it"""
-    value_at: Callable[[At], Array]
-    """given all values -> at chosen places, told those before -> (M, values)"""
+    """state, code and rank (...) of a value -> the state after it"""
     length: Callable[[], Array]
     """() -> (..., lengths) of the visit"""
 
@@ -101,10 +102,8 @@ class Heads(NamedTuple):
     clock: Callable[[Visit], Array]
     """given kind and gap -> (..., clocks)"""
     codes: SetHead | OrderedHead
-    repeat: Callable[[Visit], Callable[[At], Array]]
-    """given all codes -> at places -> (M,) that the code of a place occurs once more"""
     events: Callable[[Visit], EventHeads]
-    """given all codes and their last values"""
+    """given all codes, each of them once"""
 
 
 class Origin(NamedTuple):
@@ -231,9 +230,9 @@ def visit_log_probability(heads: Heads, batch: Batch, sizes: Sizes) -> dict[str,
         for group in range(len(sizes.groups)):
             codes = codes + set_log_probability(heads.codes.logits(group, visit), visit.codes, sizes.groups[group])
     parts["codes"] = jnp.where(inner, codes, 0.0)
-    events = heads.events(visit)
+    events = heads.events(visit._replace(codes=jnp.where(is_distinct(visit.codes), visit.codes, 0)))
     parts["length"] = jnp.where(is_visit, log_probability(events.length(), visit.length), 0.0)
-    return parts | _events_log_probability(heads.repeat(visit), events, batch)
+    return parts | _events_log_probability(events, batch)
 
 
 def set_log_probability(logits: Array, codes: Array, bounds: tuple[int, int]) -> Array:
@@ -282,18 +281,22 @@ def is_distinct(codes: Array) -> Array:
     return (codes > 0) & (codes != before)
 
 
-def _events_log_probability(repeat_at: Callable[[At], Array], events: EventHeads, batch: Batch) -> dict[str, Array]:
+def _events_log_probability(events: EventHeads, batch: Batch) -> dict[str, Array]:
     """Log-probability (R, T) of repetitions, offsets, values and durations, summed over the events of each step."""
     visit, at = batch.visit, batch.events
+    *step, place = at
+    measured = measured_at(visit, at)
     distinct = is_distinct(visit.codes)
     last = jnp.concatenate([distinct[..., 1:] | (visit.codes[..., 1:] == 0), jnp.ones_like(distinct[..., :1])], axis=-1)
-    repeat = repeat_at(at)
+    state = jax.tree.map(lambda part: part[tuple(step)], events.state)
+    repeat = events.repeat(state, measured)
     once_more = -jnp.where(distinct[at], 0.0, softplus(-repeat)) - jnp.where(last[at], softplus(repeat), 0.0)
-    attributes = events.attributes(at)
+    attributes = events.attributes(state, measured)
+    before = jax.tree.map(lambda part: part[(place, *step)], _before_values(events, visit))
     of_event = {
         "repeat": once_more,
         "offset": log_probability(attributes.offset, visit.offset[at]),
-        "value": log_probability(events.value_at(at), visit.value[at]),
+        "value": log_probability(events.value(before, measured), visit.value[at]),
         "duration": log_probability(attributes.duration, visit.duration[at]),
     }
     nothing = jnp.zeros(batch.used.shape)
@@ -301,6 +304,18 @@ def _events_log_probability(repeat_at: Callable[[At], Array], events: EventHeads
         name: nothing.at[at[0], at[1]].add(jnp.where(batch.real_event, scored, 0.0), mode="promise_in_bounds")
         for name, scored in of_event.items()
     }
+
+
+def _before_values(events: EventHeads, visit: Visit) -> Any:
+    """The state before the value at each place: a pytree with leading axes (K, R, T)."""
+
+    def add(state: Any, place: tuple[Array, ...]) -> tuple[Any, Any]:
+        code, rank, value = place
+        after = events.after(state, code, rank)
+        return jax.tree.map(lambda new, old: jnp.where((value > 0)[..., None], new, old), after, state), state
+
+    by_place = tuple(jnp.moveaxis(part, -1, 0) for part in (visit.codes, visit.rank, visit.value))
+    return jax.lax.scan(add, events.state, by_place)[1]
 
 
 def origin_log_probability(origin: Origin, batch: Batch) -> Array:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,7 @@ from flax import nnx
 
 from ehrsim.batch import Sizes, Visit
 from ehrsim.models import base
-from ehrsim.models.base import Array, At, Attributes, EventHeads, Heads, Measured, Memory
+from ehrsim.models.base import Array, Attributes, EventHeads, Heads, Measured, Memory
 from ehrsim.models.emission import OrderedEmission, SetEmission
 from ehrsim.models.layers import (
     AGE_FEATURES,
@@ -85,8 +83,7 @@ class VisitDecoder(nnx.Module):
                 jax.nn.silu(feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap])
             ),
             codes=self.emission(body, memory),
-            repeat=lambda visit: partial(self._repeat, visit, self.attribute_state(self._whole(visit, body(visit)))),
-            events=lambda visit: self._events(visit, self._whole(visit, body(visit))),
+            events=lambda visit: self._events(self._whole(visit, body(visit))),
         )
 
     def _gap(self, hidden: Array, year: Array) -> Array:
@@ -103,40 +100,39 @@ class VisitDecoder(nnx.Module):
         return jax.nn.silu(body + base.sum_embeddings(self.of_code[...].at[0].set(0.0), visit.codes))
 
     def _hidden(self, state: Array, measured: Measured) -> Array:
-        """(M, attribute_width) of the visit as a whole (M, attribute_width), a code, and its last value."""
+        """(..., attribute_width) of the visit's `state` (..., attribute_width), a code, and its last value."""
         never = measured.last_rank < 0
         rank = jnp.where(never, 0.0, 2 * measured.last_rank - 1)
         recent = jnp.where(never, 0.0, jnp.exp(-measured.last_age))
         last = jnp.stack([never.astype(jnp.float32), rank, recent, rank * recent], axis=-1)
         return jax.nn.silu(state + self.attribute_code[...][measured.code] + self.attribute_last(last))
 
-    def _repeat(self, visit: Visit, state: Array, at: At) -> Array:
-        hidden = self._hidden(state[at[:-1]], base.measured_at(visit, at))
-        return self.repeat_out(hidden)[..., 0] + self.repeat_bias[...][visit.codes[at]]
+    def _events(self, whole: Array) -> EventHeads:
+        def repeat(state: Array, measured: Measured) -> Array:
+            return self.repeat_out(self._hidden(state, measured))[..., 0] + self.repeat_bias[...][measured.code]
 
-    def _events(self, visit: Visit, whole: Array) -> EventHeads:
-        state = self.attribute_state(whole)
-
-        def attributes(at: At) -> Attributes:
-            out = self.attribute_out(self._hidden(state[at[:-1]], base.measured_at(visit, at)))
-            out = out + self.attribute_bias[...][visit.codes[at]]
+        def attributes(state: Array, measured: Measured) -> Attributes:
+            out = self.attribute_out(self._hidden(state, measured)) + self.attribute_bias[...][measured.code]
             return Attributes(out[..., : self.sizes.offsets], out[..., self.sizes.offsets :])
 
-        def value_at(at: At) -> Array:
-            *step, place = at
-            return self._value(self._known(visit, state)[(place, *step)], base.measured_at(visit, at))
+        return EventHeads(
+            state=self.attribute_state(whole),
+            repeat=repeat,
+            attributes=attributes,
+            value=self._value,
+            after=lambda state, code, rank: state + self.of_value[...][code] * (2 * rank - 1)[..., None],
+            length=lambda: self.length(whole),
+        )
 
-        return EventHeads(attributes, state, self._value, self._after, value_at, lambda: self.length(whole))
-
-    def _value(self, known: Array, measured: Measured) -> Array:
+    def _value(self, state: Array, measured: Measured) -> Array:
         """(..., values): a free distribution, times two that fall off with the distance from a likely value.
 
         One such value is the last one, the other is forecast from the visit and the values before.
         """
         code, last_rank = measured.code, measured.last_rank
-        out = self.value_out(self._hidden(known, measured))
+        out = self.value_out(self._hidden(state, measured))
         none, bins, same, constancy, certainty = jnp.split(out, np.cumsum([1, self.sizes.value_bins, 1, 1]), axis=-1)
-        forecast = jax.nn.sigmoid((self.forecast[...][code] * known).sum(-1) + self.forecast_bias[...][code])
+        forecast = jax.nn.sigmoid((self.forecast[...][code] * state).sum(-1) + self.forecast_bias[...][code])
         # Ten times: some values hardly ever change, and a parameter is slow to become as large.
         near_last = base.softplus(10 * self.constancy[...][code][..., None] + constancy)
         near_forecast = base.softplus(10 * self.certainty[...][code][..., None] + certainty)
@@ -145,16 +141,3 @@ class VisitDecoder(nnx.Module):
         bins = bins - jnp.where((last_rank < 0)[..., None], 0.0, near_last * jnp.abs(middle - last_rank[..., None]))
         logits = jnp.concatenate([none, bins, same + self.same[...][code][..., None]], axis=-1)
         return base.same_if_any(logits, last_rank)
-
-    def _after(self, known: Array, code: Array, rank: Array) -> Array:
-        return known + self.of_value[...][code] * (2 * rank - 1)[..., None]
-
-    def _known(self, visit: Visit, state: Array) -> Array:
-        """(K, ..., attribute_width) of the visit as a whole and the values before each place."""
-
-        def add(known: Array, place: tuple[Array, ...]) -> tuple[Array, Array]:
-            code, rank, value = place
-            return jnp.where((value > 0)[..., None], self._after(known, code, rank), known), known
-
-        by_place = tuple(jnp.moveaxis(part, -1, 0) for part in (visit.codes, visit.rank, visit.value))
-        return jax.lax.scan(add, state, by_place)[1]

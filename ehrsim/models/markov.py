@@ -96,20 +96,20 @@ class Markov(nnx.Module):
             copied = copied + seen * along(self.copy[...][1, first:last], seen)
             return logits + static_logits[..., first:last] + copied
 
-        def events(visit: Visit) -> EventHeads:
-            def value(known: Any, measured: Measured) -> Array:
-                last_rank = measured.last_rank
-                last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * sizes.value_bins).astype(jnp.int32))
-                return base.same_if_any(self.value[...][measured.code] + self.last_value[...][last_bin], last_rank)
+        def value(_: Any, measured: Measured) -> Array:
+            last_rank = measured.last_rank
+            last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * sizes.value_bins).astype(jnp.int32))
+            return base.same_if_any(self.value[...][measured.code] + self.last_value[...][last_bin], last_rank)
 
+        def events(visit: Visit) -> EventHeads:
             return EventHeads(
-                attributes=lambda at: Attributes(
-                    self.offset[...][visit.codes[at]], self.duration[...][visit.codes[at]]
+                state=(),
+                repeat=lambda _, measured: self.repeat[...][measured.code, 0],
+                attributes=lambda _, measured: Attributes(
+                    self.offset[...][measured.code], self.duration[...][measured.code]
                 ),
-                before=jnp.zeros_like(visit.kind),
                 value=value,
-                after=lambda known, code, rank: known,
-                value_at=lambda at: value(None, base.measured_at(visit, at)),
+                after=lambda state, code, rank: state,
                 length=lambda: self.length_table[...][visit.kind],
             )
 
@@ -118,6 +118,5 @@ class Markov(nnx.Module):
             gap=lambda visit: self.gap_table[...][previous * sizes.kinds + visit.kind],
             clock=lambda visit: self.clock_table[...][visit.kind],
             codes=SetHead(codes),
-            repeat=lambda visit: lambda at: self.repeat[...][visit.codes[at], 0],
             events=events,
         )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ehrsim.batch import Sizes, Visit
-from ehrsim.models.base import At, EventHeads, Heads, Measured, OrderedHead, SetHead, softplus
+from ehrsim.models.base import At, EventHeads, Heads, Measured, OrderedHead, SetHead, measured_at, softplus
 from ehrsim.sampling.counters import Counters, Purpose
 from ehrsim.sampling.sets import Draw, draw_index, draw_set, join_sets
 from ehrsim.sampling.slots import Tables
@@ -134,12 +134,13 @@ def _each_event(visit: Visit, score: Callable[[At], tuple[Array, ...]], like: tu
     return in_pieces((visit.codes > 0).sum(-1), places, slots * min(EVENTS_A_PIECE, places), fill, like)
 
 
-def repeat(heads: Heads, visit: Visit, draws: Counters) -> tuple[Visit, Array]:
+def repeat(events: EventHeads, visit: Visit, draws: Counters) -> tuple[Visit, Array]:
     """Give each code as many places as it occurs, and say where there were not enough."""
-    places, once_more_at = visit.codes.shape[1], heads.repeat(visit)
+    places = visit.codes.shape[1]
 
     def once_more(at: At) -> tuple[Array, ...]:
-        again = -jnp.log(draws.uniform_at(Purpose.REPEAT, *at)) / jnp.maximum(softplus(-once_more_at(at)), 1e-6)
+        logits = events.repeat(_of(events.state, at[0]), measured_at(visit, at))
+        again = -jnp.log(draws.uniform_at(Purpose.REPEAT, *at)) / jnp.maximum(softplus(-logits), 1e-6)
         return (1 + jnp.minimum(again, places).astype(jnp.int32),)
 
     (copies,) = _each_event(visit, once_more, (jnp.zeros_like(visit.codes),))
@@ -161,7 +162,7 @@ def draw_attributes(events: EventHeads, visit: Visit, tables: Tables, sizes: Siz
     """Draw offset, duration and value of every event."""
 
     def draw(at: At) -> tuple[Array, ...]:
-        logits = events.attributes(at)
+        logits = events.attributes(_of(events.state, at[0]), measured_at(visit, at))
         for_offset, for_duration = (draws.uniform_at(what, *at) for what in (Purpose.OFFSET, Purpose.DURATION))
         duration = jnp.where(tables.ended[visit.codes[at]], draw_index(logits.duration, for_duration), 0)
         return draw_index(logits.offset, for_offset), duration
@@ -190,35 +191,53 @@ def _values(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draw
 
     measured = Measured(by_turn(visit.codes), by_turn(visit.last_rank), by_turn(visit.last_age))
     uniforms = [draws.uniform(purpose, places)[slot].T for purpose in (Purpose.VALUE, Purpose.RANK)]
-    known = jax.tree.map(lambda part: part[slot], events.before)
-    turn, value, rank = jnp.int32(0), jnp.zeros((places, slots), jnp.int32), jnp.zeros((places, slots))
-
-    def body(carry: tuple[Array, Array, Array, Any]) -> tuple[Array, Array, Array, Any]:
-        turn, value, rank, known = carry
-        some = jax.tree.leaves(known)[0].shape[0]
-        asked, (for_bin, within) = jax.tree.map(lambda part: part[turn, :some], (measured, uniforms))
-        drawn = draw_index(events.value(known, asked), for_bin)
-        fresh = jnp.where(drawn > 0, ((drawn - 1).astype(jnp.float32) + within) / sizes.value_bins, 0.0)
-        drawn_rank = jnp.where(drawn == sizes.same, asked.last_rank, fresh)
-        after = events.after(known, asked.code, drawn_rank)
-        known = jax.tree.map(lambda new, old: where(drawn > 0, new, old), after, known)
-        return turn + 1, value.at[turn, :some].set(drawn), rank.at[turn, :some].set(drawn_rank), known
-
+    rest = _Values(
+        jnp.int32(0), jnp.zeros((places, slots), jnp.int32), jnp.zeros((places, slots)), _of(events.state, slot)
+    )
     left = slots
     while left:
         fewer = left // 2 if left >= 2 * FEWEST_SLOTS else 0
 
-        def unfinished(carry: tuple[Array, Array, Array, Any], fewer: int = fewer) -> Array:
-            return (number > carry[0]).sum() > fewer
+        def unfinished(carry: _Values, fewer: int = fewer) -> Array:
+            return (number > carry.turn).sum() > fewer
 
-        turn, value, rank, known = jax.lax.while_loop(unfinished, body, (turn, value, rank, known))
-        known, left = jax.tree.map(lambda part, fewer=fewer: part[:fewer], known), fewer
+        def draw(carry: _Values, left: int = left) -> _Values:
+            asked, (for_bin, within) = jax.tree.map(lambda part: part[carry.turn, :left], (measured, uniforms))
+            value = draw_index(events.value(carry.state, asked), for_bin)
+            fresh = jnp.where(value > 0, ((value - 1).astype(jnp.float32) + within) / sizes.value_bins, 0.0)
+            rank = jnp.where(value == sizes.same, asked.last_rank, fresh)
+            after = events.after(carry.state, asked.code, rank)
+            return _Values(
+                turn=carry.turn + 1,
+                value=carry.value.at[carry.turn, :left].set(value),
+                rank=carry.rank.at[carry.turn, :left].set(rank),
+                state=jax.tree.map(lambda new, old: where(value > 0, new, old), after, carry.state),
+            )
+
+        drawn = jax.lax.while_loop(unfinished, draw, rest)
+        rest, left = drawn._replace(state=_of(drawn.state, slice(fewer))), fewer
 
     def by_place(part: Array) -> Array:
         there = jnp.zeros_like(part.T).at[slot].set(part.T)
         return jnp.where(valued, jnp.take_along_axis(there, jnp.maximum(upto - 1, 0), axis=-1), 0)
 
-    return visit._replace(value=by_place(value), rank=by_place(rank))
+    return visit._replace(value=by_place(rest.value), rank=by_place(rest.rank))
+
+
+class _Values(NamedTuple):
+    """Values in the making, by turn."""
+
+    turn: Array
+    """() int32"""
+    value: Array
+    """(K, B)"""
+    rank: Array
+    state: Any
+    """of the slots that still have values to come"""
+
+
+def _of(state: Any, slots: Array | slice) -> Any:
+    return jax.tree.map(lambda part: part[slots], state)
 
 
 def where(mask: Array, new: Array, old: Array) -> Array:

@@ -88,17 +88,17 @@ def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
     def shapes(model):
         state, origin = model.start(np.zeros((3, noise.start), np.float32), context)
         _, heads = model.step(np.zeros((3, noise.step), np.float32), state, visit, np.ones(3, bool), memory)
-        at = (np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]))
+        measured = Measured(zeros[:, 0], real, real)
         first = origin.origin, origin.first_gap(np.zeros(3, np.int32))
         events = heads.events(visit)
-        values = events.value_at(at), events.value(events.before, Measured(zeros[:, 0], real, real))
-        return first, heads.kind(), heads.gap(visit), events.length(), events.attributes(at), values
+        of_event = (head(events.state, measured) for head in (events.repeat, events.attributes, events.value))
+        return first, heads.kind(), heads.gap(visit), events.length(), *of_event
 
-    first, kind, gap, length, attributes, values = jax.eval_shape(shapes, model)
+    first, kind, gap, length, repeat, attributes, values = jax.eval_shape(shapes, model)
     assert [part.shape for part in first] == [(3, sizes.origins), (3, sizes.first_gaps)]
     assert (kind.shape, gap.shape, length.shape) == ((3, sizes.kinds), (3, sizes.gaps), (3, sizes.lengths))
-    assert attributes.offset.shape == (4, sizes.offsets)
-    assert [part.shape for part in values] == [(4, sizes.values), (3, sizes.values)]
+    assert attributes.offset.shape == (3, sizes.offsets)
+    assert (repeat.shape, values.shape) == ((3,), (3, sizes.values))
     assert {leaf.dtype for leaf in jax.tree.leaves((first, kind, attributes))} == {np.dtype(np.float32)}
 
 

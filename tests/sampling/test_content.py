@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ehrsim.models.base import EventHeads, same_if_any
+from ehrsim.models.base import Attributes, EventHeads, same_if_any
 from ehrsim.sampling.content import draw_attributes
 from ehrsim.sampling.counters import Counters
 from ehrsim.sampling.slots import blank_visit
@@ -27,15 +27,16 @@ def drawn(codes, last_rank, value):
     visit = blank_visit(len(codes), PLACES)._replace(
         codes=jnp.asarray(codes), last_rank=jnp.asarray(last_rank, jnp.float32)
     )
-    nothing = jnp.zeros(len(codes))
+
+    def attributes(_, measured):
+        return Attributes(jnp.zeros((*measured.code.shape, 2)), jnp.zeros((*measured.code.shape, 2)))
+
     heads = EventHeads(
-        attributes=lambda at: type(
-            "Logits", (), {"offset": jnp.zeros((len(at[0]), 2)), "duration": jnp.zeros((len(at[0]), 2))}
-        ),
-        before=nothing,
+        state=jnp.zeros(len(codes)),
+        repeat=lambda state, measured: None,
+        attributes=attributes,
         value=value,
         after=lambda known, code, rank: known + 1,
-        value_at=lambda at: None,
         length=lambda: None,
     )
     words = jnp.arange(len(codes), dtype=jnp.uint32)
