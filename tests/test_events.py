@@ -150,6 +150,15 @@ def test_order_does_not_depend_on_the_order_given(tiny_events):
     assert_frame_equal(events.sort(shuffled.lazy()).collect(), events.sort(tiny_events.lazy()).collect())
 
 
+def test_codes_of_a_known_set_sort_like_texts(tiny_events):
+    shuffled = tiny_events.sample(fraction=1.0, shuffle=True, seed=6)
+    types = {"code": events.enum_of_codes(tiny_events["code"])}
+    types |= {name: pl.Enum(tiny_events[name].drop_nulls().unique().sort()) for name in ("text_value", "unit")}
+    by_index = events.sort(shuffled.cast(types).lazy()).collect().cast(dict.fromkeys(types, pl.String))
+    assert_frame_equal(by_index, events.sort(tiny_events.lazy()).collect())
+    assert tiny_events["code"].str.contains("^VISIT_END|^MEDS_BIRTH|^MEDS_DEATH").any()
+
+
 def test_validation_tells_every_kind_of_defect_at_once():
     late = datetime(2020, 1, 2, 12)
     frame = table(

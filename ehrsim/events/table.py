@@ -115,4 +115,4 @@ def sort(events: pl.LazyFrame) -> pl.LazyFrame:
 
 def enum_of_codes(known: Iterable[str]) -> pl.Enum:
     """A type for a column of `known` codes that is in the order of `sort`."""
-    return pl.Enum(pl.DataFrame({"code": sorted(set(known))}, schema={"code": pl.String}).sort(_RANK, "code")["code"])
+    return pl.Enum(pl.DataFrame({"code": list(set(known))}, schema={"code": pl.String}).sort(_RANK, "code")["code"])

@@ -8,7 +8,7 @@ likelihood of a known visit is what they give to it. Both are the same for every
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from ehrsim.batch import Batch, Context, Sizes, Visit
 from ehrsim.models.layers import along
 
 Array = jax.Array
+Tree = TypeVar("Tree")
 State = Any
 """A model's own pytree with the slots or rows as leading axis."""
 
@@ -157,6 +158,16 @@ def same_if_any(logits: Array, last_rank: Array) -> Array:
     """Logits (..., values) with no chance of "the value of the last time" where there is no last value."""
     never = (last_rank < 0)[..., None] & along(jnp.arange(logits.shape[-1]) == logits.shape[-1] - 1, logits)
     return jnp.where(never, -jnp.inf, logits)
+
+
+def where(mask: Array, new: Tree, old: Tree) -> Tree:
+    """`new` where `mask` (...), else `old`: pytrees whose leading axes are those of the mask."""
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - mask.ndim)), new, old)
+
+    chosen: Tree = jax.tree.map(choose, new, old)
+    return chosen
 
 
 def softplus(x: Array) -> Array:
@@ -311,8 +322,7 @@ def _before_values(events: EventHeads, visit: Visit) -> Any:
 
     def add(state: Any, place: tuple[Array, ...]) -> tuple[Any, Any]:
         code, rank, value = place
-        after = events.after(state, code, rank)
-        return jax.tree.map(lambda new, old: jnp.where((value > 0)[..., None], new, old), after, state), state
+        return where(value > 0, events.after(state, code, rank), state), state
 
     by_place = tuple(jnp.moveaxis(part, -1, 0) for part in (visit.codes, visit.rank, visit.value))
     return jax.lax.scan(add, events.state, by_place)[1]

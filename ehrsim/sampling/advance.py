@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from ehrsim.batch import Context, Sizes, Visit
-from ehrsim.models.base import Heads, Memory, PatientModel, multi_hot
-from ehrsim.sampling.content import draw_attributes, draw_codes, in_pieces, repeat, where
+from ehrsim.models.base import Heads, Memory, PatientModel, multi_hot, where
+from ehrsim.sampling.content import draw_attributes, draw_codes, in_pieces, repeat
 from ehrsim.sampling.counters import Counters, Purpose, counters
 from ehrsim.sampling.sets import draw_index
 from ehrsim.sampling.slots import Row, Slots, Tables, blank_visit
@@ -117,7 +117,7 @@ def _begin(
         codes=tables.offered[jnp.minimum(offer, tables.offered.shape[0] - 1)],
         first_age=slots.context.first_age,
     )
-    context = jax.tree.map(lambda new, old: where(first, new, old), drawn, slots.context)
+    context = where(first, drawn, slots.context)
     old_state, structure = jax.tree.flatten(slots.state)
 
     def fill(slot: Array, _: Array, filled: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -142,7 +142,7 @@ def _begin(
         state=state,
         origin=origin,
         time=jnp.where(first, origin, slots.time),
-        visit=jax.tree.map(lambda new, old: where(first, new, old), blank, slots.visit),
+        visit=where(first, blank, slots.visit),
         seen=jnp.where(first[:, None], 0.0, slots.seen),
         last_rank=jnp.where(first[:, None], -1.0, slots.last_rank),
         last_time=jnp.where(first[:, None], 0.0, slots.last_time),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ehrsim.batch import Sizes, Visit
-from ehrsim.models.base import At, EventHeads, Heads, Measured, OrderedHead, SetHead, measured_at, softplus
+from ehrsim.models.base import At, EventHeads, Heads, Measured, OrderedHead, SetHead, measured_at, softplus, where
 from ehrsim.sampling.counters import Counters, Purpose
 from ehrsim.sampling.sets import Draw, draw_index, draw_set, join_sets
 from ehrsim.sampling.slots import Tables
@@ -173,16 +173,11 @@ def draw_attributes(events: EventHeads, visit: Visit, tables: Tables, sizes: Siz
 
 
 def _values(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draws: Counters) -> Visit:
-    """Draw a value for every code that has values, one after the other in each slot.
-
-    Slots stand in order of how many such codes they have, so that those not yet done are always the first ones; once
-    they are no more than half, only that half goes on, and again, down to FEWEST_SLOTS.
-    """
+    """Draw a value for every code that has values, one after the other in each slot."""
     slots, places = visit.codes.shape
     valued = tables.valued[visit.codes]
     upto = jnp.cumsum(valued.astype(jnp.int32), axis=-1)
     slot = jnp.argsort(-upto[:, -1], stable=True)
-    number = upto[slot, -1]
     nth = jnp.minimum((upto[:, None, :] <= jnp.arange(places)[None, :, None]).sum(-1), places - 1)
 
     def by_turn(part: Array) -> Array:
@@ -190,38 +185,16 @@ def _values(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draw
         return jnp.take_along_axis(part, nth, axis=-1)[slot].T
 
     measured = Measured(by_turn(visit.codes), by_turn(visit.last_rank), by_turn(visit.last_age))
-    uniforms = [draws.uniform(purpose, places)[slot].T for purpose in (Purpose.VALUE, Purpose.RANK)]
-    rest = _Values(
-        jnp.int32(0), jnp.zeros((places, slots), jnp.int32), jnp.zeros((places, slots)), _of(events.state, slot)
-    )
-    left = slots
-    while left:
-        fewer = left // 2 if left >= 2 * FEWEST_SLOTS else 0
-
-        def unfinished(carry: _Values, fewer: int = fewer) -> Array:
-            return (number > carry.turn).sum() > fewer
-
-        def draw(carry: _Values, left: int = left) -> _Values:
-            asked, (for_bin, within) = jax.tree.map(lambda part: part[carry.turn, :left], (measured, uniforms))
-            value = draw_index(events.value(carry.state, asked), for_bin)
-            fresh = jnp.where(value > 0, ((value - 1).astype(jnp.float32) + within) / sizes.value_bins, 0.0)
-            rank = jnp.where(value == sizes.same, asked.last_rank, fresh)
-            after = events.after(carry.state, asked.code, rank)
-            return _Values(
-                turn=carry.turn + 1,
-                value=carry.value.at[carry.turn, :left].set(value),
-                rank=carry.rank.at[carry.turn, :left].set(rank),
-                state=jax.tree.map(lambda new, old: where(value > 0, new, old), after, carry.state),
-            )
-
-        drawn = jax.lax.while_loop(unfinished, draw, rest)
-        rest, left = drawn._replace(state=_of(drawn.state, slice(fewer))), fewer
+    uniforms = jnp.stack([draws.uniform(what, places)[slot].T for what in (Purpose.VALUE, Purpose.RANK)], axis=1)
+    nothing = jnp.zeros((places, slots), jnp.int32)
+    before = _Values(jnp.int32(0), nothing, nothing.astype(jnp.float32), _of(events.state, slot))
+    drawn = _one_value_after_the_other(events, measured, uniforms, upto[slot, -1], before, sizes)
 
     def by_place(part: Array) -> Array:
         there = jnp.zeros_like(part.T).at[slot].set(part.T)
         return jnp.where(valued, jnp.take_along_axis(there, jnp.maximum(upto - 1, 0), axis=-1), 0)
 
-    return visit._replace(value=by_place(rest.value), rank=by_place(rest.rank))
+    return visit._replace(value=by_place(drawn.value), rank=by_place(drawn.rank))
 
 
 class _Values(NamedTuple):
@@ -236,10 +209,38 @@ class _Values(NamedTuple):
     """of the slots that still have values to come"""
 
 
+def _one_value_after_the_other(
+    events: EventHeads, measured: Measured, uniforms: Array, number: Array, rest: _Values, sizes: Sizes
+) -> _Values:
+    """Values of `measured` (K, B) by turn, slots in descending order of the `number` (B,) they have of them.
+
+    Those not yet done are always the first ones; once they are no more than half, only that half goes on, and again,
+    down to FEWEST_SLOTS. `uniforms` (K, 2, B) decide on the bin and on the place in it.
+    """
+    left = len(number)
+    while left:
+        fewer = left // 2 if left >= 2 * FEWEST_SLOTS else 0
+
+        def unfinished(carry: _Values, fewer: int = fewer) -> Array:
+            return (number > carry.turn).sum() > fewer
+
+        def draw(carry: _Values, left: int = left) -> _Values:
+            asked = jax.tree.map(lambda part: part[carry.turn, :left], measured)
+            for_bin, within = uniforms[carry.turn, :, :left]
+            value = draw_index(events.value(carry.state, asked), for_bin)
+            fresh = jnp.where(value > 0, ((value - 1).astype(jnp.float32) + within) / sizes.value_bins, 0.0)
+            rank = jnp.where(value == sizes.same, asked.last_rank, fresh)
+            return _Values(
+                turn=carry.turn + 1,
+                value=carry.value.at[carry.turn, :left].set(value),
+                rank=carry.rank.at[carry.turn, :left].set(rank),
+                state=where(value > 0, events.after(carry.state, asked.code, rank), carry.state),
+            )
+
+        drawn = jax.lax.while_loop(unfinished, draw, rest)
+        rest, left = drawn._replace(state=_of(drawn.state, slice(fewer))), fewer
+    return rest
+
+
 def _of(state: Any, slots: Array | slice) -> Any:
     return jax.tree.map(lambda part: part[slots], state)
-
-
-def where(mask: Array, new: Array, old: Array) -> Array:
-    """`new` in the slots of `mask` (B,), else `old`, arrays of any shape (B, ...)."""
-    return jnp.where(mask.reshape(mask.shape + (1,) * (new.ndim - 1)), new, old)

@@ -108,7 +108,7 @@ def draw_index(logits: Array, uniform: Array) -> Array:
     """
     size = logits.shape[-1]
     if size <= MOST_SUMS:
-        # As long as `max` in a chain of its own: XLA makes slow work of a maximum fused with a product.
+        # One after the other, like the sums: XLA would fuse `max` with the product before it, several times as slow.
         top = functools.reduce(jnp.maximum, jnp.moveaxis(logits, -1, 0))
         weights = jnp.exp(logits - top[..., None])
         return _reached(weights, uniform)[0]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import polars as pl
 
 from ehrsim import codes, events
 from ehrsim.events import DESCRIPTION
-from ehrsim.visits.sequences import CONTINUES, MISSING, NO_VISIT, Int64, Sequences
+from ehrsim.visits.sequences import CONTINUES, MISSING, NO_VISIT, Int32, Int64, Sequences
 from ehrsim.vocabulary import UNSTATED_VISIT, Entry, Vocabulary
-
-Indices = np.ndarray[Any, np.dtype[Any]]
 
 
 def decode(sequences: Sequences, vocabulary: Vocabulary) -> pl.DataFrame:
@@ -47,7 +43,7 @@ class _Names:
             DESCRIPTION: pl.Enum(sorted(set(vocabulary.descriptions.values()))),
         }
 
-    def of(self, indices: Indices, entries: list[Entry]) -> pl.DataFrame:
+    def of(self, indices: Int32, entries: list[Entry]) -> pl.DataFrame:
         """Code, text, unit and description of `entries` by index (from 1)."""
         rows = [(*entry, self.vocabulary.descriptions.get(entry.code)) for entry in entries]
         table = pl.DataFrame(rows, schema=self.schema, orient="row")
