@@ -31,6 +31,7 @@ from ehrsim.preparation import Data, prepare
 from ehrsim.progress import Progress, silent
 from ehrsim.runs import Run, RunConfig
 from ehrsim.sampling import sample
+from ehrsim.transfer import transferred
 from ehrsim.visits import packing, table
 
 AROUND = 8
@@ -101,10 +102,11 @@ def fit(
     events: str | Path | pl.LazyFrame | pl.DataFrame,
     out: str | Path | None = None,
     *,
-    model: str = "vae",
+    model: str | None = None,
     preset: str = "small",
     model_config: msgspec.Struct | None = None,
     training: TrainingConfig | None = None,
+    init: Run | str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -112,8 +114,10 @@ def fit(
     """Train `model` on the training split of `events`, stop early by its tuning split, and write the run folder `out`.
 
     `events` is a MEDS folder, a Parquet file or a frame; a frame is split by `ehrsim.events.split_of`. Without `out`
-    the run is only returned. `model_config` and `training` take the place of those of the preset. Raises `InputError`
-    on unusable data, `UsageError` on unknown names, `RunError` if there is nothing to resume.
+    the run is only returned. `model_config` and `training` take the place of those of the preset. `init` is a run to
+    begin with (`ehrsim.transfer`), whose model and widths are kept; without it the model is a "vae" if not said
+    otherwise. Raises `InputError` on unusable data, `UsageError` on unknown names or another model than that of `init`,
+    `RunError` if there is nothing to resume.
     """
     if out is None:
         with tempfile.TemporaryDirectory(prefix="ehrsim-") as folder:
@@ -124,12 +128,14 @@ def fit(
                 preset=preset,
                 model_config=model_config,
                 training=training,
+                init=init,
                 progress=progress,
             )
     out = Path(out)
-    family = models.family(model)
+    source = runs.load(init) if isinstance(init, str | Path) else init
     preset_config = training_config(preset)
-    config, of_model = training or preset_config, model_config or family.presets[preset]
+    model, of_model = _model_and_config(model, preset, model_config, source)
+    config = training or preset_config
     work = out.parent / f"{out.name}.training"
     _prepare(work, out, resume=resume, overwrite=overwrite)
     progress("prepare", 0, None, "events")
@@ -142,12 +148,29 @@ def fit(
         sizes=data.sizes._asdict(),
         training=msgspec.to_builtins(config),
     )
-    _pin(work, run_config, data)
-    trained = _train_family(model, of_model, data, config, work, progress)
-    run = Run(run_config, data.vocabulary, data.scales, trained, data.provenance)
+    provenance = data.provenance | ({"init": source.identity} if source else {})
+    _pin(work, run_config, provenance)
+    fresh = models.create(model, data.sizes, of_model, config.seed)
+    if source:
+        fresh = transferred(source, fresh, data.vocabulary)
+    trained = _train_family(model, fresh, data, config, work, progress, begun=source is not None)
+    run = Run(run_config, data.vocabulary, data.scales, trained, provenance)
     runs.save(run, work / "metrics.jsonl", out, overwrite=overwrite)
     shutil.rmtree(work)
     return runs.load(out)
+
+
+def _model_and_config(
+    model: str | None, preset: str, model_config: msgspec.Struct | None, source: Run | None
+) -> tuple[str, msgspec.Struct]:
+    """The name and configuration of the model to train: those of the run to begin with, if there is one."""
+    if source is None:
+        family = models.family(model or "vae")
+        return model or "vae", model_config or family.presets[preset]
+    name = source.config.model
+    if model not in (None, name) or model_config is not None:
+        raise UsageError(f"the run to begin with is a `{name}`", hint="its model and widths are kept: name no other")
+    return name, msgspec.convert(source.config.model_config, models.family(name).config)
 
 
 def _prepare(work: Path, out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -164,13 +187,14 @@ def _prepare(work: Path, out: Path, *, resume: bool, overwrite: bool) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _pin(work: Path, config: RunConfig, data: Data) -> None:
+def _pin(work: Path, config: RunConfig, provenance: dict[str, Any]) -> None:
     """Note what is being trained; refuse to resume anything else. The first thing written, once the data are good."""
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {work}: {error.strerror}") from error
-    note = orjson.dumps([msgspec.to_builtins(config), data.provenance["data"]], option=orjson.OPT_SORT_KEYS)
+    pinned = [msgspec.to_builtins(config), provenance["data"], provenance.get("init")]
+    note = orjson.dumps(pinned, option=orjson.OPT_SORT_KEYS)
     path = work / "training.json"
     if path.is_file() and path.read_bytes() != note:
         raise RunError(f"{work} was begun with other data or settings", hint="--overwrite begins anew")
@@ -192,21 +216,23 @@ class _State(NamedTuple):
 
 
 def _train_family(
-    model: str, of_model: msgspec.Struct, data: Data, config: TrainingConfig, work: Path, progress: Progress
+    model: str, fresh: Any, data: Data, config: TrainingConfig, work: Path, progress: Progress, *, begun: bool
 ) -> Any:
-    """Train a model; if it is built around an autoencoder, that first, and then the rest around it."""
+    """Train a model; if it is built around an autoencoder, that first, and then the rest around it.
+
+    `begun` tells that it is usable as it is, from another run.
+    """
     family = models.family(model)
-    fresh = models.create(model, data.sizes, of_model, config.seed)
     of_family = msgspec.structs.replace(config, **family.training)
     if family.part:
         inner = work / family.part
         inner.mkdir(exist_ok=True)
-        part = _train(getattr(fresh, family.part), data, config, _likelihood(data), inner, progress)
+        part = _train(getattr(fresh, family.part), data, config, _likelihood(data), inner, progress, usable=begun)
         setattr(fresh, family.part, part)
         fewer = (max(number // AROUND, 1) for number in (config.max_steps, config.validate_every))
         of_family = msgspec.structs.replace(of_family, **dict(zip(("max_steps", "validate_every"), fewer, strict=True)))
     score = _likelihood(data) if family.likelihood else _distance(data, config.seed)
-    return _train(fresh, data, of_family, score, work, progress, begun=bool(family.part))
+    return _train(fresh, data, of_family, score, work, progress, usable=begun or bool(family.part))
 
 
 Score = Callable[[Any], float]
@@ -236,12 +262,12 @@ _WEIGHTS = ("model", "average", "optimiser", "best")
 
 
 def _train(
-    fresh: Any, data: Data, config: TrainingConfig, score: Score, work: Path, progress: Progress, *, begun: bool = False
+    fresh: Any, data: Data, config: TrainingConfig, score: Score, work: Path, progress: Progress, *, usable: bool
 ) -> Any:
     """Optimise until the steps are used up or the tuning loss has stopped falling; returns the best model.
 
-    That may be the `fresh` one, if it has `begun` as a usable model: what is built around a trained part has to be
-    better than that part alone.
+    That may be the `fresh` one, if it is `usable`: what is built around a trained part has to be better than that part
+    alone, and what begins with another run better than that run.
     """
     optimiser = _optimiser(config)
     state = _State(fresh, fresh, jax.jit(optimiser.init)(fresh), fresh, 0, float("inf"), 0, 0)
@@ -249,7 +275,7 @@ def _train(
     resumed = checkpoint.is_file()
     state = _load(checkpoint, state) if resumed else state
     metrics = _Metrics(work / "metrics.jsonl", state.lines)
-    if begun and not resumed:
+    if usable and not resumed:
         state = state._replace(best_loss=score(fresh), lines=1)
         metrics.write({"step": 0, "tuning": state.best_loss})
     step = _step_function(optimiser, config)

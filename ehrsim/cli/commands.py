@@ -83,7 +83,9 @@ def fit(
     /,
     *,
     out: Annotated[Path, Parameter(help="Run folder to write.")],
-    model: Annotated[Literal["vae", "gan", "markov"], Parameter(help="The kind of model.")] = "vae",
+    model: Annotated[
+        Literal["vae", "gan", "markov"] | None, Parameter(help="The kind of model: that of --init, or else vae.")
+    ] = None,
     preset: Annotated[
         Literal["small", "base", "large"], Parameter(help="Size and length of training: minutes, half an hour, a GPU.")
     ] = "small",
@@ -92,6 +94,9 @@ def fit(
         int | None, Parameter(help="Codes of fewer patients are rolled up to their parent, or left out.")
     ] = None,
     seed: Seed = 0,
+    init: Annotated[
+        Path | None, Parameter(help="Run to begin with, of other data: helps most where patients are few.")
+    ] = None,
     resume: Annotated[bool, Parameter(negative=(), help="Go on with an interrupted training.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -113,13 +118,14 @@ def fit(
             model=model,
             preset=preset,
             training=config,
+            init=init,
             resume=resume,
             overwrite=overwrite,
             progress=progress,
         )
     step, loss = best(out / "metrics.jsonl")
-    print(f"wrote run {run.identity[:12]} to {out}: {model} ({preset}), {run.vocabulary.size - 1:,} codes")
-    print(f"tuning loss {loss:.3f} {family(model).measure} at step {step:,}")
+    print(f"wrote run {run.identity[:12]} to {out}: {run.config.model} ({preset}), {run.vocabulary.size - 1:,} codes")
+    print(f"tuning loss {loss:.3f} {family(run.config.model).measure} at step {step:,}")
 
 
 def generate(

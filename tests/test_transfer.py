@@ -1,0 +1,105 @@
+"""Transfer: weights go where the names agree, new codes begin as their parents, and few patients profit."""
+
+import jax
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+
+from ehrsim import events, models, runs
+from ehrsim.errors import RunError, UsageError
+from ehrsim.training import TrainingConfig, best, fit
+from ehrsim.transfer import match_codes, match_kinds, match_statics, transferred
+from ehrsim.visits import table
+from ehrsim.vocabulary import Entry, Vocabulary
+
+OTHER = Vocabulary(
+    entries=[
+        Entry("ICD10CM//E11.9", None, None),
+        Entry("ICD10CM//Z99.9", None, None),
+        Entry("RxNorm//860975", "as needed", None),
+        Entry("LOINC//8480-6", None, "mm[Hg]"),
+    ],
+    visit_types=[Entry("VISIT_START//EMER", None, None), Entry("VISIT_START//IMP", None, None)],
+    visit_ends=[Entry("VISIT_END//EMER", None, None), Entry("VISIT_END//IMP", None, None)],
+    statics=[Entry("GENDER//male", None, None), Entry("GENDER//other", None, None)],
+    descriptions={},
+    parents={},
+    min_patients=1,
+)
+"""Another site: some codes, a visit type and a sex of the tiny run, and some that it does not know."""
+
+
+@pytest.fixture(scope="module", params=["markov", "vae"])
+def moved(request, tiny_run):
+    """A tiny run, a fresh model of the other site, and that model with the run's weights."""
+    run = runs.load(tiny_run(request.param).folder)
+    config = msgspec.convert(run.config.model_config, models.family(request.param).config)
+    sizes = table.sizes(OTHER, run.scales, run.model.sizes.places)
+    fresh = models.create(request.param, sizes, config, 99)
+    return run, fresh, transferred(run, fresh, OTHER)
+
+
+def test_names_are_matched_and_broader_codes_stand_in():
+    known = msgspec.structs.replace(
+        OTHER, entries=[Entry("ICD10CM//E11", None, None), Entry("RxNorm//860975", None, None)]
+    )
+    codes = match_codes(known, OTHER)
+    assert codes.new.tolist() == [0, 1, 3], "E11.9 has a parent there, the drug is there without its text"
+    assert codes.old.tolist() == [0, 1, 2]
+    fewer = msgspec.structs.replace(OTHER, visit_types=OTHER.visit_types[1:], statics=OTHER.statics[:1])
+    kinds = match_kinds(fewer, OTHER)
+    assert kinds.new.tolist() == [0, 2, 3, 4, 5], "the three kinds after the visit types are the same everywhere"
+    assert kinds.old.tolist() == [0, 1, 2, 3, 4]
+    assert match_statics(fewer, OTHER).new.tolist() == [0, 1]
+
+
+def test_every_weight_keeps_its_shape_and_most_are_the_runs(moved):
+    _, fresh, model = moved
+    before, after = jax.tree.leaves(fresh), jax.tree.leaves(model)
+    assert [leaf.shape for leaf in after] == [leaf.shape for leaf in before]
+    changed = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert np.mean(changed) > 0.8
+
+
+def test_rows_of_codes_go_by_name(moved):
+    run, fresh, model = moved
+    rows = match_codes(run.vocabulary, OTHER)
+    assert 2 not in rows.new, "a code without a parent in the run"
+    name = "value" if run.config.model == "markov" else "history"
+    old, begun, new = (np.asarray(getattr(part, name)[...]) for part in (run.model, fresh, model))
+    np.testing.assert_array_equal(new[rows.new], old[rows.old])
+    np.testing.assert_array_equal(new[2], begun[2])
+
+
+def test_a_model_of_the_same_codes_is_the_run_itself(tiny_run):
+    run = runs.load(tiny_run("vae").folder)
+    config = msgspec.convert(run.config.model_config, models.family("vae").config)
+    fresh = models.create("vae", run.model.sizes, config, 99)
+    model = transferred(run, fresh, run.vocabulary)
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(model), jax.tree.leaves(run.model))
+
+
+def test_fit_begins_with_the_run_and_is_never_worse(tiny_run, tiny_events, tmp_path):
+    few = tiny_events.filter(pl.col("subject_id") <= 40)
+    short = TrainingConfig(max_steps=4, steps_per_batch=256, warmup=1, validate_every=2, min_patients=2, seed=5)
+    source = tiny_run("markov").folder
+    begun = fit(few, tmp_path / "begun", init=source, training=short)
+    fit(few, tmp_path / "scratch", model="markov", training=short)
+    assert begun.provenance["init"] == runs.load(source).identity
+    assert best(tmp_path / "begun" / "metrics.jsonl")[1] < best(tmp_path / "scratch" / "metrics.jsonl")[1]
+    again = fit(few, tmp_path / "again", init=runs.load(source), training=short)
+    assert again.identity == begun.identity
+
+
+def test_the_kind_of_model_is_that_of_the_run(tiny_run, tiny_events):
+    with pytest.raises(UsageError, match="`markov`"):
+        fit(tiny_events, model="vae", init=tiny_run("markov").folder)
+
+
+def test_what_is_no_run_is_refused(tiny_events, tmp_path):
+    events.write_events(tiny_events, tmp_path / "events")
+    with pytest.raises(RunError):
+        fit(tiny_events, tmp_path / "run", init=tmp_path / "events")
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run.training").exists()
