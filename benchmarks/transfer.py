@@ -1,7 +1,7 @@
 """What does beginning with another run gain where patients are few: held-out nats a visit, from scratch and with it.
 
 Reproduce: `python benchmarks/transfer.py EVENTS --init RUN` with a MEDS folder that has a split held_out, and a run on
-other data. Without them, a run on one half of a reference population is tried on the other; `--small` shows in a minute
+other data. Without them, a run on one reference population is tried on another; `--small` shows in some minutes
 that the script works.
 
 For each number of patients the same patients, vocabulary, scales, widths and optimiser steps are used both ways, and
@@ -16,12 +16,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import polars as pl
 from measure import arguments, report, rounded
 
 import ehrsim
-from ehrsim import likelihood, models, runs
+from ehrsim import likelihood, runs
 from ehrsim.evaluate.resampling import subjects
 from ehrsim.events import split_of
 from ehrsim.reference import population
@@ -47,9 +46,7 @@ def row(
 ) -> dict[str, Any]:
     """Held-out nats a visit with so many patients."""
     sample = few(events, patients)
-    name = run.config.model
-    widths = msgspec.convert(run.config.model_config, models.family(name).config)
-    scratch = ehrsim.fit(sample, model=name, model_config=widths, training=config)
+    scratch = ehrsim.fit(sample, model=run.config.model, model_config=run.model_config, training=config)
     begun = ehrsim.fit(sample, init=run, training=config)
     figures = {"scratch": likelihood.score(scratch, held_out).loss, "init": likelihood.score(begun, held_out).loss}
     return {

@@ -68,6 +68,12 @@ class Run(NamedTuple):
         """A hash that names the run: of its configuration and weights, wherever the folder lies."""
         return str(self.provenance.get("run", ""))
 
+    @property
+    def model_config(self) -> msgspec.Struct:
+        """The configuration of its model."""
+        config: msgspec.Struct = msgspec.convert(self.config.model_config, models.family(self.config.model).config)
+        return config
+
 
 def save(run: Run, metrics: Path, out: Path, *, overwrite: bool = False) -> None:
     """Write a run folder, which appears whole or not at all; `metrics` is the metrics file to put into it."""

@@ -170,7 +170,7 @@ def _model_and_config(
     name = source.config.model
     if model not in (None, name) or model_config is not None:
         raise UsageError(f"the run to begin with is a `{name}`", hint="its model and widths are kept: name no other")
-    return name, msgspec.convert(source.config.model_config, models.family(name).config)
+    return name, source.model_config
 
 
 def _prepare(work: Path, out: Path, *, resume: bool, overwrite: bool) -> None:

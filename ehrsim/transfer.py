@@ -43,9 +43,8 @@ def transferred(run: Run, fresh: Any, vocabulary: Vocabulary) -> Any:
     named_axes = _named_axes(run, fresh.sizes)
 
     def fill(new: jax.Array, old: jax.Array, names: tuple[str, ...]) -> jax.Array:
-        if any(a != b and name == PLAIN for a, b, name in zip(new.shape, old.shape, names, strict=True)):
-            return new
-        if MIXED in names:
+        differs = any(a != b and name == PLAIN for a, b, name in zip(new.shape, old.shape, names, strict=True))
+        if differs or MIXED in names:
             return new
         whole = [Matched(np.arange(size), np.arange(size)) for size in new.shape]
         axes = [matches.get(name, every) for name, every in zip(names, whole, strict=True)]
@@ -79,14 +78,14 @@ def _named_axes(run: Run, sizes: Sizes) -> list[tuple[str, ...]]:
 
 
 def _shapes(run: Run, sizes: Sizes) -> list[tuple[int, ...]]:
-    config = msgspec.convert(run.config.model_config, models.family(run.config.model).config)
-    blank = jax.eval_shape(lambda: models.create(run.config.model, sizes, config, 0))
+    blank = jax.eval_shape(lambda: models.create(run.config.model, sizes, run.model_config, 0))
     return [leaf.shape for leaf in jax.tree.leaves(blank)]
 
 
 def match_codes(known: Vocabulary, vocabulary: Vocabulary) -> Matched:
-    """Codes: the same, else the same without its text, else the nearest parent; padding is padding."""
-    return _matched([0, *map(known.lookup, vocabulary.entries)])
+    """Codes: the same, else the same without its text, else the nearest parent that either of the two tells of."""
+    either = msgspec.structs.replace(known, parents=vocabulary.parents | known.parents)
+    return _matched([0, *map(either.lookup, vocabulary.entries)])
 
 
 def match_kinds(known: Vocabulary, vocabulary: Vocabulary) -> Matched:

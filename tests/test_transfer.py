@@ -34,9 +34,8 @@ OTHER = Vocabulary(
 def moved(request, tiny_run):
     """A tiny run, a fresh model of the other site, and that model with the run's weights."""
     run = runs.load(tiny_run(request.param).folder)
-    config = msgspec.convert(run.config.model_config, models.family(request.param).config)
     sizes = table.sizes(OTHER, run.scales, run.model.sizes.places)
-    fresh = models.create(request.param, sizes, config, 99)
+    fresh = models.create(request.param, sizes, run.model_config, 99)
     return run, fresh, transferred(run, fresh, OTHER)
 
 
@@ -47,6 +46,10 @@ def test_names_are_matched_and_broader_codes_stand_in():
     codes = match_codes(known, OTHER)
     assert codes.new.tolist() == [0, 1, 3], "E11.9 has a parent there, the drug is there without its text"
     assert codes.old.tolist() == [0, 1, 2]
+    panel = Entry("LOINC//85354-9", None, "mm[Hg]")
+    told = msgspec.structs.replace(OTHER, parents={"LOINC//8480-6": panel.code})
+    with_panel = msgspec.structs.replace(known, entries=[*known.entries, panel])
+    assert match_codes(with_panel, told).old.tolist() == [0, 1, 2, 3], "parents that only the new data tell of count"
     fewer = msgspec.structs.replace(OTHER, visit_types=OTHER.visit_types[1:], statics=OTHER.statics[:1])
     kinds = match_kinds(fewer, OTHER)
     assert kinds.new.tolist() == [0, 2, 3, 4, 5], "the three kinds after the visit types are the same everywhere"
@@ -74,8 +77,7 @@ def test_rows_of_codes_go_by_name(moved):
 
 def test_a_model_of_the_same_codes_is_the_run_itself(tiny_run):
     run = runs.load(tiny_run("vae").folder)
-    config = msgspec.convert(run.config.model_config, models.family("vae").config)
-    fresh = models.create("vae", run.model.sizes, config, 99)
+    fresh = models.create("vae", run.model.sizes, run.model_config, 99)
     model = transferred(run, fresh, run.vocabulary)
     jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(model), jax.tree.leaves(run.model))
 
