@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -132,9 +133,23 @@ def generate(
     run: Annotated[Path, Parameter(help="Run folder of a trained model.")],
     /,
     *,
-    number: Annotated[int, Parameter(name=["--number", "-n"], help="How many patients.")],
+    number: Annotated[
+        int, Parameter(name=["--number", "-n"], help="How many patients; with --continue, how many futures of each.")
+    ],
     out: Annotated[Path, Parameter(help="Folder to write the events to, as a MEDS data set.")],
     seed: Seed = 0,
+    continue_: Annotated[
+        Path | None,
+        Parameter(name="--continue", help="Go on with these histories: events, a MEDS folder or a Parquet file."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        Parameter(help="With --continue: date to go on from, as 2020-12-31; from each last event if not given."),
+    ] = None,
+    years: Annotated[
+        float | None,
+        Parameter(help="With --continue: years to go on for; to the end of the run's data if not given."),
+    ] = None,
     sex: Annotated[str | None, Parameter(help="female or male.")] = None,
     age: Annotated[str | None, Parameter(help="Age at the end of the record: 40:60 is from 40 up to 60.")] = None,
     with_: Annotated[
@@ -155,9 +170,10 @@ def generate(
 
     Example:
         ehrsim generate run -n 50 --seed 7 --sex female --age 18:90 --out cohort
+        ehrsim generate run -n 3 --continue cohort --years 2 --out futures
 
     """
-    from ehrsim.sampling import Conditions, generate_to
+    from ehrsim.sampling import Conditions, continue_to, generate_to
 
     if alive and deceased:
         raise UsageError("--alive and --deceased contradict one another", hint="give one of them")
@@ -171,6 +187,28 @@ def generate(
         required=with_,
         excluded=without,
     )
+    if continue_ is None and (since is not None or years is not None):
+        raise UsageError("--since and --years are of histories", hint="give them with --continue")
+    if continue_ is not None:
+        if range_:
+            raise UsageError("--range does not go with --continue", hint="choose among the histories instead")
+        with bars() as progress:
+            report, histories = continue_to(
+                run,
+                continue_,
+                out,
+                copies=number,
+                since=_moment(since) if since else None,
+                years=years,
+                seed=seed,
+                conditions=conditions,
+                slots=slots,
+                processes=processes,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        print("\n".join([f"wrote {report.patients:,} simulated futures to {out}", *histories.lines(), *report.lines()]))
+        return
     with bars() as progress:
         report = generate_to(
             run,
@@ -184,9 +222,7 @@ def generate(
             overwrite=overwrite,
             progress=progress,
         )
-    print(f"wrote {report.patients:,} simulated patients to {out}")
-    if report.attempts > report.patients:
-        print(f"accepted {report.patients / report.attempts:.1%} of the records drawn")
+    print("\n".join([f"wrote {report.patients:,} simulated patients to {out}", *report.lines()]))
 
 
 def export(
@@ -239,6 +275,17 @@ def schemas(
         print(f"the schemas in {folder} are up to date")
     else:
         print("\n".join(f"wrote {path}" for path in write(folder)))
+
+
+def _moment(text: str) -> dt.datetime:
+    """The moment that `--since` names."""
+    try:
+        moment = dt.datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            raise ValueError
+        return moment
+    except ValueError:
+        raise UsageError(f"--since is `{text}`", hint="write a date, as in --since 2020-12-31") from None
 
 
 def _pair(option: str, text: str, number: type[Number]) -> tuple[Number, Number]:

@@ -148,6 +148,13 @@ class PatientModel(Protocol):
         Where `first` there is none; then `previous` has nothing but the age and year of the visit to come.
         """
 
+    def resume(self, noise: Array, batch: Batch) -> State:
+        """The state before the last visit of N patients is taken in: for `step` with that visit as `previous`.
+
+        The last step of each record, its end, is not looked at. `noise` (D, N, noise.start) is for D draws of what is
+        not known of a patient from the record so far; the state has leading axes (D, N).
+        """
+
 
 def measured_at(visit: Visit, at: At) -> Measured:
     """The codes at chosen places with their last values, each (M,)."""
@@ -349,6 +356,27 @@ def step_noise(key: Array, batch: Batch, size: int) -> Array:
         return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, number), step), (size,))
 
     return jax.vmap(jax.vmap(draw))(batch.number[batch.patient], column - first)
+
+
+def last_visits(batch: Batch) -> At:
+    """Row and step (N,) of the last step of each patient before the end of the record; the first for a patient without.
+
+    Of padding patients 0, 0.
+    """
+    rows, steps = batch.used.shape
+    place = jnp.arange(rows * steps).reshape(rows, steps)
+    inner = batch.used & (batch.start | ~ends(batch))
+    found = jax.ops.segment_max(
+        jnp.where(inner, place, 0).reshape(-1), batch.patient.reshape(-1), num_segments=batch.real.shape[0]
+    )
+    return tuple(jnp.divmod(jnp.where(batch.real, found, 0), steps))
+
+
+def ends(batch: Batch) -> Array:
+    """(R, T) bool: the last step of a patient, or padding; a scan in reverse begins anew there."""
+    following = jnp.concatenate([batch.start[:, 1:], jnp.ones_like(batch.start[:, :1])], axis=1)
+    used_after = jnp.concatenate([batch.used[:, 1:], jnp.zeros_like(batch.used[:, :1])], axis=1)
+    return following | ~used_after
 
 
 def per_patient(steps: Array, batch: Batch) -> Array:

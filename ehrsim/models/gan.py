@@ -216,6 +216,10 @@ class GAN(nnx.Module):
         u = self._u(noise, h, state.patient)
         return State(h, state.patient), inner.decode(h, state.patient, u, previous.age, previous.year, memory)
 
+    def resume(self, noise: Array, batch: Batch) -> State:
+        """As the autoencoder: the generator stands for the prior, but of a record there is more to know."""
+        return self.autoencoder.resume(noise, batch)
+
     def _z(self, noise: Array, embedded: Array) -> Array:
         return self.autoencoder.patient_prior(embedded).draw(noise) + self.of_patient(noise, embedded)
 

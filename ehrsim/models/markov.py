@@ -78,6 +78,12 @@ class Markov(nnx.Module):
         kind = jnp.where(first, self.sizes.kinds, previous.kind)
         return (kind, state[1]), self._heads(kind, state[1], memory)
 
+    def resume(self, noise: Array, batch: Batch) -> tuple[Array, Array]:
+        """Nothing is carried along but the statics."""
+        shape = (noise.shape[0], *batch.context.statics.shape)
+        statics = jnp.broadcast_to(batch.context.statics, shape)
+        return jnp.full(shape[:2], self.sizes.kinds), statics
+
     def _origin(self, patients: int) -> Origin:
         rows = jnp.zeros(patients, jnp.int32)
         return Origin(self.origin[...][rows], lambda origin: self.first_gap[...][origin])

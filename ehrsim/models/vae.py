@@ -2,6 +2,7 @@
 
     encoder   both directions over the record -> q(z | x), q(u_t | x, z)
     prior     p(z | context), p(u_t | h_t, z, context)
+    filter    p(z | the record up to t, context), for records that are to go on
     decoder   h_t from the visits before t; visit t from h_t, u_t, z and context, in clinical order
 
 The bound is that of Kingma & Welling 2014 for a sequence with per-step latents (Chung et al. 2015, "A recurrent latent
@@ -81,6 +82,8 @@ class Bound(NamedTuple):
     """(N, patient_latent)"""
     of_visit: Latent
     """(R, T, visit_latent)"""
+    filtered: Array
+    """(R, T) KL divergence of the patient's posterior to the filter at a step, with gradients for the filter alone"""
     trace: Trace
 
 
@@ -96,6 +99,7 @@ class VAE(nnx.Module):
         self.backward = GRU(width, width, rng)
         self.posterior_patient = Linear(3 * width, 2 * patient, rng, 0.1)
         self.prior_patient = Linear(width, 2 * patient, rng, 0.1)
+        self.filter = Linear(2 * width, 2 * patient, rng, 0.1)
         self.posterior_visit = Linear(3 * width, 2 * visit, rng, 0.1)
         self.prior_visit = Linear(2 * width, 2 * visit, rng, 0.1)
         self.patient = Linear(patient + width, width, rng)
@@ -124,7 +128,8 @@ class VAE(nnx.Module):
         kl = jnp.where(batch.real[:, None], bound.of_patient.counted(free), 0.0).sum()
         kl = kl + jnp.where(batch.used[..., None], bound.of_visit.counted(free), 0.0).sum()
         likelihood = bound.likelihood.sum()
-        loss = (weight * kl - likelihood) / steps
+        filtered = jnp.where(batch.used, bound.filtered, 0.0).sum() / steps
+        loss = (weight * kl - likelihood) / steps + filtered
         used = batch.used[..., None]
         mean_visit = jnp.where(used, kl_visit, 0.0).sum((0, 1)) / steps
         mean_patient = jnp.where(batch.real[:, None], kl_patient, 0.0).sum(0) / batch.real.sum(dtype=jnp.float32)
@@ -133,6 +138,7 @@ class VAE(nnx.Module):
             "reconstruction": -likelihood / steps,
             "kl_patient": mean_patient.sum(),
             "kl_visit": mean_visit.sum(),
+            "kl_filter": filtered,
             "active_patient": (mean_patient > 0.01).mean(),
             "active_visit": (mean_visit > 0.01).mean(),
         }
@@ -166,6 +172,24 @@ class VAE(nnx.Module):
         u = self.visit_prior(h, state.patient).draw(noise)
         return State(h, state.patient), self.decode(h, state.patient, u, previous.age, previous.year, memory)
 
+    def resume(self, noise: Array, batch: Batch) -> State:
+        """Draw z from the filter, and run the recurrence over the record with it."""
+        visits, embedded = self.embedding(batch.visit), self.context(batch.context)
+        known = self.forward.scan(visits, batch.start, jnp.zeros_like(visits))
+        last = base.last_visits(batch)
+        filtered = self.filtered(known[last], embedded)
+
+        def after(noise: Array) -> State:
+            begun, _ = self.begin(filtered.draw(noise), embedded)
+            return State(self.states(visits, begun.h, batch)[last], begun.patient)
+
+        resumed: State = jax.lax.map(after, noise, batch_size=4)
+        return resumed
+
+    def filtered(self, known: Array, embedded: Array) -> Gaussian:
+        """p(z | a record so far, context) from the forward encoder's state and the context, each (..., width)."""
+        return gaussian(self.filter(jnp.concatenate([known, embedded], axis=-1)))
+
     def patient_prior(self, embedded: Array) -> Gaussian:
         """p(z | context) from the embedded context (N, width)."""
         return gaussian(self.prior_patient(embedded))
@@ -178,7 +202,7 @@ class VAE(nnx.Module):
         """q(z | x, context), and the encoder's states (R, T, 2 width), from embedded visits (R, T, width)."""
         nothing = jnp.zeros_like(visits)
         forward = self.forward.scan(visits, batch.start, nothing)
-        both = jnp.concatenate([forward, self.backward.scan(visits, _ends(batch), nothing, reverse=True)], axis=-1)
+        both = jnp.concatenate([forward, self.backward.scan(visits, base.ends(batch), nothing, reverse=True)], axis=-1)
         pooled = _mean_by_patient(both, batch)
         return gaussian(self.posterior_patient(jnp.concatenate([pooled, embedded], axis=-1))), both
 
@@ -234,7 +258,19 @@ class VAE(nnx.Module):
         fixed = jax.lax.stop_gradient((embedded, h, patient))
         of_patient = Latent(posterior, self.patient_prior(embedded), self.patient_prior(fixed[0]))
         of_visit = Latent(posterior_u, self.visit_prior(h, patient), self.visit_prior(*fixed[1:]))
-        return Bound(likelihood, of_patient, of_visit, Trace(h, patient, z, u, memory))
+        return Bound(
+            likelihood,
+            of_patient,
+            of_visit,
+            self._to_filter(both, posterior, embedded, batch),
+            Trace(h, patient, z, u, memory),
+        )
+
+    def _to_filter(self, both: Array, posterior: Gaussian, embedded: Array, batch: Batch) -> Array:
+        """(R, T) KL divergence of q(z | x, context) to the filter at each step."""
+        known, embedded, posterior = jax.lax.stop_gradient((both[..., : self.config.width], embedded, posterior))
+        at_step = Gaussian(*(part[batch.patient] for part in posterior))
+        return at_step.kl(self.filtered(known, embedded[batch.patient])).sum(-1)
 
     def states(self, visits: Array, begun: Array, batch: Batch) -> Array:
         """(R, T, width) states before each step, from embedded visits; `begun` (N, width) at a patient's first."""
@@ -251,13 +287,6 @@ def moment_before(batch: Batch) -> tuple[Array, Array]:
 
 def _before(time: Array, start: Array) -> Array:
     return jnp.where(start, time, jnp.concatenate([time[:, :1], time[:, :-1]], axis=1))
-
-
-def _ends(batch: Batch) -> Array:
-    """(R, T) bool: the last step of a patient, or padding; the backward scan begins anew there."""
-    following = jnp.concatenate([batch.start[:, 1:], jnp.ones_like(batch.start[:, :1])], axis=1)
-    used_after = jnp.concatenate([batch.used[:, 1:], jnp.zeros_like(batch.used[:, :1])], axis=1)
-    return following | ~used_after
 
 
 def _mean_by_patient(states: Array, batch: Batch) -> Array:

@@ -2,7 +2,7 @@
 
 Every random number is a hash of (seed, patient, attempt, visit, purpose, place), so that neither the number of slots,
 nor their order, nor the number of patients has any influence on a patient. A patient who does not meet the conditions
-asked for is drawn again (`attempt`) until one does.
+asked for is drawn again (`attempt`) until one does. So is a future of a known history that begins too early.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ehrsim.batch import Context, Sizes, Visit
 from ehrsim.models.base import Heads, Memory, PatientModel, multi_hot, where
+from ehrsim.sampling.beginnings import MOST_SILENT, Beginnings, take_up
 from ehrsim.sampling.content import draw_attributes, draw_codes, in_pieces, repeat
 from ehrsim.sampling.counters import Counters, Purpose, counters
 from ehrsim.sampling.sets import draw_index
@@ -44,23 +45,57 @@ class Once(NamedTuple):
     length_within: Array
 
 
+class _Span(NamedTuple):
+    """The time bins (B,) that a step may fall into; one before `since` (only with beginnings) is drawn again."""
+
+    since: Array
+    until: Array
+
+
+class _Moment(NamedTuple):
+    """When a step is, and what of it is drawn before its codes."""
+
+    visit: Visit
+    time: Array
+    """(B,) int32 time bin"""
+    early: Array
+    """(B,) bool: too early, so that the patient is to be drawn again."""
+    moved: Array
+    """(B,) bool: too early as often before, and put where it may be."""
+
+
 def advance(
-    model: PatientModel, tables: Tables, seed: Array, end: Array, longest: Array, slots: Slots
+    model: PatientModel,
+    tables: Tables,
+    seed: Array,
+    end: Array,
+    longest: Array,
+    slots: Slots,
+    beginnings: Beginnings | None = None,
 ) -> tuple[Slots, Row]:
     """Draw one step in every slot.
 
     `seed` is the run's key; patients from index `end` on are not drawn; a record ends at `longest` steps at the latest.
+    With `beginnings` patients do not begin at birth but where these say.
     """
     sizes = model.sizes
     draws = slots.draws
     once = Once(*draws.uniform(Purpose.ONCE, len(Once._fields)).T)
-    first = slots.visit_number == 0
-    slots, first_gap = _begin(model, tables, draws, once, first, slots)
+    fresh = slots.visit_number == 0
+    if beginnings is None:
+        first = fresh
+        slots, first_gap = _begin(model, tables, draws, once, first, slots)
+        span = _Span(slots.time, jnp.broadcast_to(tables.horizon, fresh.shape))
+    else:
+        first, first_gap = jnp.zeros_like(fresh), jnp.zeros_like(slots.time)
+        slots, span = take_up(beginnings, fresh, slots), _span(beginnings, fresh, slots)
     previous = jnp.where(first[:, None], 0.0, multi_hot(slots.visit.codes, sizes.vocabulary))
     memory = Memory(previous=previous, seen=slots.seen)
     noise = draws.normal(Purpose.STEP, model.noise.step)
     state, heads = model.step(noise, slots.state, slots.visit, first, memory)
-    visit, time, terminal = _when(heads, tables, sizes, slots, first, first_gap, longest, once)
+    moment = _when(heads, tables, sizes, slots, first, first_gap, span, longest, once)
+    visit, time = moment.visit, moment.time
+    terminal = visit.kind >= sizes.death
     drawn = draw_codes(heads, visit, sizes, draws, terminal)
     visit = _with_history(visit._replace(codes=drawn.codes), slots)
     events = heads.events(visit)
@@ -69,7 +104,7 @@ def advance(
     length = draw_index(events.length(), once.length)
     visit = visit._replace(length=jnp.where((visit.kind > 0) & (visit.kind < sizes.continues), length, 0))
     remembered = _remember(slots, visit)
-    accepted = terminal & _accepts(tables, sizes, remembered, visit)
+    accepted = terminal & ~moment.early & _accepts(tables, sizes, remembered, visit)
     row = Row(
         patient=slots.patient,
         attempt=slots.attempt,
@@ -92,9 +127,10 @@ def advance(
         duration_within=draws.uniform(Purpose.DURATION_WITHIN, sizes.places),
         accepted=accepted,
         truncated=(drawn.number > sizes.places) | truncated,
+        moved=moment.moved,
     )
     after = remembered._replace(state=state, visit=visit, time=time)
-    return _next(after, terminal, accepted, end, seed), row
+    return _next(after, terminal | moment.early, accepted, end, seed), row
 
 
 def _inside(knots: Array, bins: Array, uniform: Array) -> Array:
@@ -162,10 +198,11 @@ def _when(
     slots: Slots,
     first: Array,
     first_gap: Array,
+    span: _Span,
     longest: Array,
     once: Once,
-) -> tuple[Visit, Array, Array]:
-    """Kind, gap, age and clock of the next step, its time bin, and whether it ends the record."""
+) -> _Moment:
+    """Kind, gap, age and clock of the next step."""
     logits = heads.kind()
     impossible = first[:, None] & (jnp.arange(sizes.kinds) == sizes.continues)[None]
     kind = draw_index(jnp.where(impossible, -jnp.inf, logits), once.kind)
@@ -173,15 +210,24 @@ def _when(
     gap, bins = _gap(heads.gap(visit), tables, slots.time, once)
     gap, bins = jnp.where(first, 0, gap), jnp.where(first, first_gap, bins)
     time = slots.time + bins
-    over = (time > tables.horizon) | (slots.visit_number + 1 >= longest)
-    kind = jnp.where(over & (kind < sizes.death), sizes.end, kind)
-    time = jnp.minimum(time, jnp.maximum(tables.horizon, slots.time))
+    over = (slots.visit_number + 1 >= longest) & (kind < sizes.death)
+    kind = jnp.where(over | (time > span.until), sizes.end, kind)
+    time = jnp.minimum(time, jnp.maximum(span.until, slots.time))
     # Where ends of observation are not recorded, a record of the living ends with the step before.
-    time = jnp.where((kind == sizes.end) & ~tables.ends_known & ~first, slots.time, time)
+    untold = (kind == sizes.end) & ~tables.ends_known & ~first
+    time = jnp.where(untold, slots.time, time)
+    early = (time < span.since) & ~untold
+    hopeless = slots.attempt >= MOST_SILENT
+    time = jnp.where(early & hopeless, span.since, time)
     age, year = _moment(tables, slots.origin, time)
     visit = visit._replace(kind=kind, gap=gap, age=age, year=year)
     visit = visit._replace(clock=draw_index(heads.clock(visit), once.clock))
-    return visit, time, kind >= sizes.death
+    return _Moment(visit, time, early & ~hopeless, early & hopeless)
+
+
+def _span(beginnings: Beginnings, fresh: Array, slots: Slots) -> _Span:
+    row = beginnings.history(slots.patient)
+    return _Span(jnp.where(fresh, beginnings.since[row], slots.time), beginnings.until[row])
 
 
 def _gap(logits: Array, tables: Tables, time: Array, once: Once) -> tuple[Array, Array]:

@@ -13,8 +13,9 @@ from ehrsim.errors import UsageError
 from ehrsim.models.base import PatientModel
 from ehrsim.progress import Progress, silent
 from ehrsim.sampling.advance import advance
+from ehrsim.sampling.beginnings import Beginnings
 from ehrsim.sampling.conditions import Conditions, tables_for
-from ehrsim.sampling.rows import Rows, to_sequences
+from ehrsim.sampling.rows import Known, Rows, to_sequences
 from ehrsim.sampling.slots import Row, Slots, Tables, empty_slots
 from ehrsim.visits.scales import Scales
 from ehrsim.visits.sequences import Sequences
@@ -35,6 +36,22 @@ class SampleReport(NamedTuple):
     """Records drawn; `patients / attempts` is the acceptance rate of the conditions."""
     truncated_steps: int
     """Steps with more codes than the model has places for; the surplus is left out."""
+    moved: int = 0
+    """Futures that begin at the date asked for, since none that begins later was found: it is unlikely to be so long
+    without a visit."""
+
+    def lines(self) -> list[str]:
+        """What is worth saying, for people."""
+        lines = []
+        if self.attempts > self.patients:
+            lines.append(f"accepted {self.patients / self.attempts:.1%} of the records drawn")
+        if self.moved:
+            lines.append(f"begin on the date, as none that begin later were drawn: {self.moved:,}")
+        return lines
+
+    def plus(self, other: SampleReport) -> SampleReport:
+        """Both together."""
+        return SampleReport(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 def sample(
@@ -47,12 +64,15 @@ def sample(
     seed: int,
     conditions: Conditions | None = None,
     slots: int = 256,
+    beginnings: Beginnings | None = None,
+    known: Known | None = None,
     progress: Progress = silent,
 ) -> Iterator[tuple[Sequences, SampleReport]]:
     """Yield the records of patients `first` to `end` (exclusive), block after block in order.
 
-    Patient i is the same whatever `first`, `end` and `slots` are. Raises `UsageError` if the conditions name codes
-    that the vocabulary lacks, or cannot be met.
+    Patient i is the same whatever `first`, `end` and `slots` are. With `beginnings` the patients go on with histories,
+    of which `known` holds those of patients `first` to `end`; then only what is new is told. Raises `UsageError` if the
+    conditions name codes that the vocabulary lacks, or cannot be met.
     """
     tables = tables_for(conditions or Conditions(), vocabulary, scales)
     key = jax.random.key(seed)
@@ -60,20 +80,27 @@ def sample(
     pending = _Pending(first, end)
     longest = jnp.int32(2 * scales.longest)
     while not pending.done:
-        state, rows = _chunk(model, tables, key, jnp.int32(end), longest, state)
+        state, rows = _chunk(model, tables, key, jnp.int32(end), longest, state, beginnings)
         pending.take(rows, model)
         progress("generate", pending.finished, end - first, "patients")
-        yield from ((to_sequences(block, scales, model.sizes), pending.report()) for block in pending.blocks())
+        for block in pending.blocks():
+            yield to_sequences(block, scales, model.sizes, known and known.of(block, first)), pending.report()
 
 
 @jax.jit
 def _chunk(
-    model: Any, tables: Tables, key: jax.Array, end: jax.Array, longest: jax.Array, slots: Slots
+    model: Any,
+    tables: Tables,
+    key: jax.Array,
+    end: jax.Array,
+    longest: jax.Array,
+    slots: Slots,
+    beginnings: Beginnings | None,
 ) -> tuple[Slots, Row]:
     """STEPS_PER_CHUNK steps of every slot; rows have the steps as leading axis."""
 
     def body(state: Slots, _: None) -> tuple[Slots, Row]:
-        return advance(model, tables, key, end, longest, state)
+        return advance(model, tables, key, end, longest, state, beginnings)
 
     return jax.lax.scan(body, slots, None, length=STEPS_PER_CHUNK)
 
@@ -88,6 +115,7 @@ class _Pending:
         self._accepted = np.full(end - first, -1, np.int64)
         self._latest = np.zeros(end - first, np.int64)
         self._truncated = 0
+        self._moved = 0
         self.finished = 0
 
     @property
@@ -106,6 +134,7 @@ class _Pending:
         self._accepted[position[won]] = rows["attempt"][won]
         self.finished += int(won.sum())
         self._truncated += int(rows["truncated"].sum())
+        self._moved += int(rows["moved"].sum())
         self._chunks.append(rows)
         self._rows += len(position)
         if self._latest.max(initial=0) >= MOST_ATTEMPTS:
@@ -145,4 +174,4 @@ class _Pending:
         """Counts so far."""
         settled = self._accepted >= 0
         attempts = int((self._accepted[settled] + 1).sum())
-        return SampleReport(int(settled.sum()), attempts, self._truncated)
+        return SampleReport(int(settled.sum()), attempts, self._truncated, self._moved)

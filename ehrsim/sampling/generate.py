@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
 from ehrsim import events, runs
 from ehrsim.errors import UsageError
-from ehrsim.events import Shard
+from ehrsim.events import EventWriter, Shard
 from ehrsim.progress import Progress, silent
 from ehrsim.runs import Run
 from ehrsim.sampling.blocks import BLOCK, SampleReport, sample
 from ehrsim.sampling.conditions import Conditions
+from ehrsim.sampling.continuation import continued_blocks
+from ehrsim.sampling.histories import Histories, HistoryReport, read_histories
 from ehrsim.visits import decode
 
 SLOTS = 256
+
+Blocks = Iterator[tuple[pl.DataFrame, SampleReport]]
 
 
 def generate(
@@ -49,7 +56,7 @@ def generated_blocks(
     conditions: Conditions | None = None,
     slots: int = SLOTS,
     progress: Progress = silent,
-) -> Iterator[tuple[pl.DataFrame, SampleReport]]:
+) -> Blocks:
     """The events of patients `first` to `end` (exclusive), a block of whole patients at a time."""
     _check(first, end, seed, slots)
     loaded = run if isinstance(run, Run) else runs.load(run)
@@ -87,32 +94,136 @@ def generate_to(
     conditions that the run cannot meet, and if `out` exists.
     """
     _check(first, first + n, seed, slots)
-    if processes < 1:
-        raise UsageError(f"processes is `{processes}`, expected 1 or more")
     loaded = runs.load(run)
     dataset = {"dataset_name": f"synthetic-{seed}", "etl_name": "ehrsim generate", "run": loaded.identity}
     with events.event_writer(out, dataset, overwrite=overwrite) as writer:
-        if processes == 1:
-            report = SampleReport(0, 0, 0)
-            blocks = generated_blocks(
-                loaded, first, first + n, seed=seed, conditions=conditions, slots=slots, progress=progress
+        job = _Job(str(run), seed, conditions, slots)
+        return _write(writer, loaded, job, first, first + n, processes, Path(out).parent, progress)
+
+
+def continued(
+    run: Run | str | Path,
+    histories: str | Path | pl.LazyFrame | pl.DataFrame,
+    *,
+    copies: int = 1,
+    since: dt.datetime | None = None,
+    years: float | None = None,
+    seed: int = 0,
+    conditions: Conditions | None = None,
+    slots: int = SLOTS,
+    progress: Progress = silent,
+) -> tuple[pl.LazyFrame, pl.DataFrame]:
+    """The patients of `histories` with `copies` futures each, in memory, and whose history each has.
+
+    See `continue_to`, which writes the same to a folder.
+    """
+    loaded = run if isinstance(run, Run) else runs.load(run)
+    known, _ = read_histories(loaded, histories, since=since, years=years, copies=copies)
+    _check(0, known.patients, seed, slots)
+    blocks = continued_blocks(
+        loaded, known, 0, known.patients, seed=seed, conditions=conditions, slots=slots, progress=progress
+    )
+    return pl.concat([frame for frame, _ in blocks]).lazy(), known.listed()
+
+
+def continue_to(
+    run: str | Path,
+    histories: str | Path | pl.LazyFrame | pl.DataFrame,
+    out: str | Path,
+    *,
+    copies: int = 1,
+    since: dt.datetime | None = None,
+    years: float | None = None,
+    seed: int = 0,
+    conditions: Conditions | None = None,
+    slots: int = SLOTS,
+    processes: int = 1,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> tuple[SampleReport, HistoryReport]:
+    """Write the patients of `histories` to the MEDS folder `out` with `copies` futures each, from `since` on.
+
+    What was recorded before stays as it is. Without a date each patient goes on from the last event; futures last for
+    `years`, or to the end of the run's data. Subject i + 1 continues history i // copies, as
+    `metadata/continuations.parquet` tells, and depends on that, the run, `seed` and i alone. Raises `InputError` if no
+    patient can be continued, `UsageError` as `generate_to` does.
+    """
+    loaded = runs.load(run)
+    known, report = read_histories(loaded, histories, since=since, years=years, copies=copies)
+    _check(0, known.patients, seed, slots)
+    dataset = {"dataset_name": f"continued-{seed}", "etl_name": "ehrsim generate", "run": loaded.identity}
+    with events.event_writer(out, dataset, overwrite=overwrite) as writer:
+        job = _Job(str(run), seed, conditions, slots, known)
+        drawn = _write(writer, loaded, job, 0, known.patients, processes, Path(out).parent, progress)
+        known.listed().write_parquet(writer.metadata_path("continuations.parquet"))
+        return drawn, report
+
+
+class _Job(NamedTuple):
+    """What a process has to know."""
+
+    run: str
+    seed: int
+    conditions: Conditions | None
+    slots: int
+    histories: Histories | None = None
+
+    def blocks(self, run: Run, first: int, end: int, progress: Progress = silent) -> Blocks:
+        """The events of patients `first` to `end`."""
+        if self.histories is not None:
+            return continued_blocks(
+                run,
+                self.histories,
+                first,
+                end,
+                seed=self.seed,
+                conditions=self.conditions,
+                slots=self.slots,
+                progress=progress,
             )
-            for frame, latest in blocks:
-                writer.write(frame)
-                report = latest
-            return report
-        with tempfile.TemporaryDirectory(prefix=".ehrsim-", dir=Path(out).parent) as spill:
-            parts = _ranges(first, first + n, processes)
-            tasks = [(str(run), spill, begin, stop, seed, conditions, slots) for begin, stop in parts]
-            total = SampleReport(0, 0, 0)
-            # Spawned, not forked: a forked JAX runtime may hang.
-            with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-                for shards, report in pool.map(_generate_part, tasks):
-                    for shard in shards:
-                        writer.adopt(shard)
-                    total = SampleReport(*(a + b for a, b in zip(total, report, strict=True)))
-                    progress("generate", total.patients, n, "patients")
-            return total
+        return generated_blocks(
+            run, first, end, seed=self.seed, conditions=self.conditions, slots=self.slots, progress=progress
+        )
+
+    @property
+    def whole(self) -> int:
+        """Patients of a block: ranges that begin at its multiples are drawn as they are in one piece."""
+        copies = 1 if self.histories is None else self.histories.copies
+        return math.lcm(BLOCK, max(BLOCK // copies, 1) * copies)
+
+
+def _write(
+    writer: EventWriter, run: Run, job: _Job, first: int, end: int, processes: int, beside: Path, progress: Progress
+) -> SampleReport:
+    """Write the blocks of a job in order, by one process or several."""
+    if processes < 1:
+        raise UsageError(f"processes is `{processes}`, expected 1 or more")
+    report = SampleReport(0, 0, 0)
+    if processes == 1:
+        for frame, latest in job.blocks(run, first, end, progress):
+            writer.write(frame)
+            report = latest
+        return report
+    with tempfile.TemporaryDirectory(prefix=".ehrsim-", dir=beside) as spill:
+        tasks = [(job, spill, *part) for part in _ranges(first, end, processes, job.whole)]
+        # Spawned, not forked: a forked JAX runtime may hang.
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            for shards, drawn in pool.map(_write_part, tasks):
+                for shard in shards:
+                    writer.adopt(shard)
+                report = report.plus(drawn)
+                progress("generate", report.patients, end - first, "patients")
+    return report
+
+
+def _write_part(task: tuple[_Job, str, int, int]) -> tuple[list[Shard], SampleReport]:
+    """In a process of its own: write the blocks of a range to shards."""
+    job, spill, begin, stop = task
+    shards, report = [], SampleReport(0, 0, 0)
+    for number, (frame, latest) in enumerate(job.blocks(runs.load(job.run), begin, stop)):
+        report = latest
+        shards.append(events.write_shard(frame, Path(spill) / f"{begin}-{number}.parquet"))
+    return shards, report
 
 
 def _check(first: int, end: int, seed: int, slots: int) -> None:
@@ -127,22 +238,9 @@ def _check(first: int, end: int, seed: int, slots: int) -> None:
         raise UsageError(f"seed is `{seed}`, expected 0 to {(1 << 32) - 1}")
 
 
-def _ranges(first: int, end: int, parts: int) -> list[tuple[int, int]]:
-    """`first` to `end` in at most `parts` ranges that begin at multiples of BLOCK, so that blocks stay whole."""
-    blocks = [max(first, edge) for edge in range(first - first % BLOCK, end, BLOCK)]
+def _ranges(first: int, end: int, parts: int, whole: int = BLOCK) -> list[tuple[int, int]]:
+    """`first` to `end` in at most `parts` ranges that begin at multiples of `whole`, so that blocks stay whole."""
+    blocks = [max(first, edge) for edge in range(first - first % whole, end, whole)]
     share = -(-len(blocks) // parts)
     starts = blocks[::share]
     return list(zip(starts, [*starts[1:], end], strict=True))
-
-
-def _generate_part(
-    task: tuple[str, str, int, int, int, Conditions | None, int],
-) -> tuple[list[Shard], SampleReport]:
-    """In a process of its own: write the blocks of a range to shards."""
-    run, spill, begin, stop, seed, conditions, slots = task
-    shards, report = [], SampleReport(0, 0, 0)
-    drawn = generated_blocks(run, begin, stop, seed=seed, conditions=conditions, slots=slots)
-    for number, (frame, latest) in enumerate(drawn):
-        report = latest
-        shards.append(events.write_shard(frame, Path(spill) / f"{begin}-{number}.parquet"))
-    return shards, report

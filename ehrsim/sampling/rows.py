@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,31 +14,54 @@ Rows = dict[str, np.ndarray[Any, Any]]
 """Fields of `ehrsim.sampling.slots.Row`, each with the rows of some patients as leading axis, in order of time."""
 
 
-def to_sequences(rows: Rows, scales: Scales, sizes: Sizes) -> Sequences:
+class Known(NamedTuple):
+    """What is known of P patients whose records go on; all in seconds of the record's own calendar."""
+
+    since: Int64
+    """(P,) the future is not told to begin before, and `until` (P,) not to last beyond."""
+    until: Int64
+    shift: Int64
+    """(P,) by how much earlier the model was told the history."""
+    last_visit: Int64
+    """(P,) id of the last visit or MISSING: the one that steps belong to which continue a visit."""
+    visit_ids: Int64
+    """(P,) the highest id of a visit; those of the future follow."""
+
+    def of(self, rows: Rows, first: int) -> Known:
+        """Those of the patients of `rows`, in order, if these are of the patients from index `first` on."""
+        patients = np.unique(rows["patient"]) - first
+        return Known(*(column[patients] for column in self))
+
+
+def to_sequences(rows: Rows, scales: Scales, sizes: Sizes, known: Known | None = None) -> Sequences:
     """The sequences of whole records; patient index i becomes subject i + 1.
 
     Nothing comes before birth or after death: times are moved to the nearest moment of the patient's life. What would
-    be told twice, the same of the same moment in all respects, is told once.
+    be told twice, the same of the same moment in all respects, is told once. Of patients who are `known` already
+    neither birth nor statics are told again.
     """
     order = np.argsort(rows["patient"], kind="stable")
     rows = {name: column[order] for name, column in rows.items()}
     terminal = rows["kind"] >= sizes.death
     patient = np.cumsum(np.append(False, terminal[:-1]))
     last = np.flatnonzero(terminal)
-    births, moments = _birth(rows, last, scales), _moments(rows, patient, scales)
-    moments = _running_maximum(np.maximum(moments, births[patient]), patient)
+    births, moments = _birth(rows, last, scales), _moments(rows, scales)
+    begins, until = births, np.full(len(last), scales.horizon * scales.step_seconds)
+    if known is not None:
+        begins, until, moments = known.since, known.until, moments + known.shift[patient]
+    moments = _running_maximum(np.maximum(moments, begins[patient]), patient)
     steps = np.flatnonzero(~terminal)
     of_patient = patient[steps]
-    kind, visit = _visits(rows["kind"][steps], of_patient, sizes)
+    kind, visit = _visits(rows["kind"][steps], of_patient, sizes, known)
     length = _lengths(rows, steps, kind, scales)
     anchor = moments[steps]
     place_step, place = np.nonzero(rows["codes"][steps])
     events = {name: rows[name][steps][place_step, place] for name in _EVENT_FIELDS}
     event_time = anchor[place_step] + _offsets(events, length[place_step], scales)
-    event_time = np.maximum(event_time, births[of_patient][place_step])
+    event_time = np.maximum(event_time, begins[of_patient][place_step])
     final = _finals(moments[last], of_patient[place_step], event_time)
     dies = rows["kind"][last] == sizes.death
-    beyond = np.where(dies, final, np.maximum(final, (scales.horizon + 1) * scales.step_seconds - 1))
+    beyond = np.where(dies, final, np.maximum(final, until + scales.step_seconds - 1))
     stop = np.minimum(anchor + np.where(length == MISSING, 0, length), beyond[of_patient])
     length = np.where(length == MISSING, MISSING, stop - anchor)
     values = scales.values.value(events["codes"], events["rank"])
@@ -46,10 +69,10 @@ def to_sequences(rows: Rows, scales: Scales, sizes: Sizes) -> Sequences:
     duration = _durations(events, event_time, beyond[of_patient][place_step], sizes, scales)
     owner = of_patient[place_step] << 32 | np.where(visit == MISSING, 0, visit)[place_step]
     told = _first_told(owner, events["codes"], event_time, values, duration)
-    statics = rows["statics"][last]
+    statics = rows["statics"][last] * (known is None)
     return Sequences(
         subject=rows["patient"][last].astype(np.int64) + 1,
-        birth=births if scales.births_known else np.full(len(last), MISSING),
+        birth=births if scales.births_known and known is None else np.full(len(last), MISSING),
         death=np.where(dies, final, MISSING),
         end=np.where(~dies & scales.ends_known, final, MISSING),
         static_offsets=offsets_of((statics > 0).sum(1)),
@@ -80,7 +103,7 @@ def _birth(rows: Rows, last: Int64, scales: Scales) -> Int64:
     return origin + scales.birth_clock[np.minimum(level, len(scales.birth_clock) - 1)].astype(np.int64)
 
 
-def _moments(rows: Rows, patient: Int64, scales: Scales) -> Int64:
+def _moments(rows: Rows, scales: Scales) -> Int64:
     """Seconds of every row: its time bin and clock."""
     clock = scales.clock.draw(rows["clock"], rows["clock_within"])
     return rows["time"].astype(np.int64) * scales.step_seconds + clock
@@ -93,20 +116,26 @@ def _running_maximum(times: Int64, patient: Int64) -> Int64:
     return latest
 
 
-def _visits(kinds: np.ndarray[Any, Any], patient: Int64, sizes: Sizes) -> tuple[np.ndarray[Any, Any], Int64]:
-    """Kinds in the terms of sequences, and visit ids that count a patient's visits from 1.
+def _visits(
+    kinds: np.ndarray[Any, Any], patient: Int64, sizes: Sizes, known: Known | None = None
+) -> tuple[np.ndarray[Any, Any], Int64]:
+    """Kinds in the terms of sequences, and visit ids that count a patient's visits from 1, or from those known.
 
     A step that continues goes on with the patient's last visit, whatever happened outside of visits since; where there
     has been none it is outside of visits itself.
     """
+    patients = patient[-1] + 1 if len(patient) else 0
+    last = np.full(patients, MISSING) if known is None else known.last_visit
+    ids = np.zeros(patients, np.int64) if known is None else known.visit_ids
     begins = (kinds != sizes.continues) & (kinds != NO_VISIT)
     count = np.cumsum(begins)
-    first = np.searchsorted(patient, np.arange(patient[-1] + 1 if len(patient) else 0))
+    first = np.searchsorted(patient, np.arange(patients))
     before = (count - begins)[first][patient] if len(patient) else count
     number = count - before
-    outside = (kinds == NO_VISIT) | (number == 0)
+    visit = np.where(number > 0, ids[patient] + number, last[patient])
+    outside = (kinds == NO_VISIT) | (visit == MISSING)
     kind = np.where(outside, NO_VISIT, np.where(kinds == sizes.continues, CONTINUES, kinds)).astype(np.int32)
-    return kind, np.where(outside, MISSING, number)
+    return kind, np.where(outside, MISSING, visit)
 
 
 def _lengths(rows: Rows, steps: Int64, kind: np.ndarray[Any, Any], scales: Scales) -> Int64:

@@ -102,6 +102,8 @@ class Row(NamedTuple):
     accepted: Array
     """(B,) bool on the terminal step of a patient who meets the conditions."""
     truncated: Array
+    moved: Array
+    """(B,) bool where a future begins at the date asked for because none that began later was found."""
 
 
 def empty_slots(model: PatientModel, tables: Tables, seed: Array, first: int, slots: int) -> Slots:

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ehrsim import runs
 from ehrsim.batch import NO_CODES, Context
 from ehrsim.models.embeddings import hide
 from ehrsim.models.latents import Gaussian, Latent
 from ehrsim.models.layers import ahead_features, dropout
 from ehrsim.models.vae import _before
+from ehrsim.visits import packing
 
 PATIENTS = 20_000
 
@@ -89,3 +91,41 @@ def test_what_lies_ahead_is_told_apart_near_and_far():
     assert features[0].max() < 1e-2, "what is past has no place"
     assert (apart[:4] > 0.3).all(), "a year or two make a difference soon"
     assert apart[4] < 0.1, "and little in forty years"
+
+
+def test_a_record_resumed_is_where_stepping_through_it_leads(tiny_run, tiny_data):
+    model = runs.load(tiny_run("vae").folder).model
+    batch = next(packing.batches(tiny_data.train, tiny_data.shape, np.arange(tiny_data.train.patients), 0))
+    batch = batch._replace(context=batch.context._replace(codes=np.zeros_like(batch.context.codes)))
+    patient = 3
+    noise = jax.random.normal(jax.random.key(1), (2, len(batch.number), model.noise.start))
+    resumed = jax.jit(model.resume)(noise, batch)
+    row, steps = np.nonzero(batch.used & (batch.patient == patient))
+    visits = [
+        jax.tree.map(lambda part, at=at: jnp.asarray(part[at][None]), batch.visit)
+        for at in zip(row, steps, strict=True)
+    ]
+    embedded = model.context(batch.context)[patient][None]
+    known = jnp.zeros_like(embedded)
+    for visit in visits[:-1]:
+        known = model.forward.step(known, model.forward.inner(model.embedding(visit)))
+    z = model.filtered(known, embedded).draw(noise[1, patient][None])
+    state, _ = model.begin(z, embedded)
+    for visit in visits[:-2]:
+        state = state._replace(h=model.advance(state, model.embedding(visit), jnp.array([False])))
+    assert np.allclose(resumed.h[1, patient], state.h[0], atol=1e-5)
+    assert np.allclose(resumed.patient[1, patient], state.patient[0], atol=1e-5)
+    assert not np.allclose(resumed.h[0, patient], resumed.h[1, patient], atol=1e-3)
+
+
+def test_the_filter_follows_the_posterior_and_has_no_influence_on_it(tiny_run, tiny_data):
+    model = runs.load(tiny_run("vae").folder).model
+    batch = next(packing.batches(tiny_data.train, tiny_data.shape, np.arange(tiny_data.train.patients), 0))
+
+    def distance(model):
+        bound = model.bound(batch, jax.random.key(2))
+        return jnp.where(batch.used, bound.filtered, 0.0).sum() / batch.used.sum(dtype=np.float32)
+
+    slopes = jax.grad(distance)(model)
+    moved = {name.partition(".")[0] for name, slope in runs.to_arrays(slopes).items() if np.any(slope)}
+    assert moved == {"filter"}

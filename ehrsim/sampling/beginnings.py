@@ -1,0 +1,177 @@
+"""Beginnings: where slots take up patients whose history is known, instead of at birth."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ehrsim.batch import Batch, Context, Sizes, Visit
+from ehrsim.models.base import PatientModel
+from ehrsim.runs import Run
+from ehrsim.sampling.counters import Purpose, counters
+from ehrsim.sampling.histories import Histories
+from ehrsim.sampling.slots import Slots, Tables
+from ehrsim.visits import packing, table
+from ehrsim.visits.packing import Shape
+from ehrsim.visits.scales import origins
+from ehrsim.visits.table import Table
+
+Array = jax.Array
+
+PARTICLES = 4
+"""Draws of what is not known of a patient from the history; attempts at a future take them in turn."""
+MOST_SILENT = 256
+"""Attempts at a future that begins after the date; in later ones the first visit is moved there."""
+HISTORIES_AT_ONCE = 64
+
+
+class Beginnings(NamedTuple):
+    """H histories on the device, each for `copies` patients; further ones are padding."""
+
+    first: Array
+    """() int32 the patient of the first copy of the first history."""
+    copies: Array
+    """() int32"""
+    state: Any
+    """Leading axis H * copies * PARTICLES: of the model, before the last visit is taken in."""
+    statics: Array
+    """(H, S)"""
+    origin: Array
+    """(H,) int32 time bin"""
+    time: Array
+    """(H,) int32 time bin of the last step."""
+    visit: Visit
+    """(H, ...) the last step"""
+    seen: Array
+    """(H, V), and `last_rank`, `last_time` likewise: as in `Slots`."""
+    last_rank: Array
+    last_time: Array
+    since: Array
+    """(H,) int32 time bin of the first step at the earliest, and `until` (H,) of the last one at the latest."""
+    until: Array
+
+    def history(self, patient: Array) -> Array:
+        """(B,) rows of the histories of patients (B,)."""
+        return jnp.clip((patient - self.first) // self.copies, 0, self.origin.shape[0] - 1)
+
+
+def take_up(beginnings: Beginnings, fresh: Array, slots: Slots) -> Slots:
+    """Slots whose patient is new (`fresh`) are where the patient's history ends."""
+    row = beginnings.history(slots.patient)
+    of_patient = jnp.maximum(slots.patient - beginnings.first, 0) * PARTICLES + slots.attempt % PARTICLES
+
+    def put(new: Array, old: Array) -> Array:
+        return jnp.where(fresh.reshape(fresh.shape + (1,) * (new.ndim - 1)), new, old)
+
+    state = jax.tree.map(lambda new, old: put(new.at[of_patient].get(mode="clip"), old), beginnings.state, slots.state)
+    visit = jax.tree.map(lambda new, old: put(new[row], old), beginnings.visit, slots.visit)
+    return slots._replace(
+        context=slots.context._replace(statics=put(beginnings.statics[row], slots.context.statics)),
+        state=state,
+        origin=put(beginnings.origin[row], slots.origin),
+        time=put(beginnings.time[row], slots.time),
+        visit=visit,
+        seen=put(beginnings.seen[row], slots.seen),
+        last_rank=put(beginnings.last_rank[row], slots.last_rank),
+        last_time=put(beginnings.last_time[row], slots.last_time),
+    )
+
+
+def beginnings(
+    run: Run, tables: Tables, histories: Histories, first: int, end: int, size: int, seed: int
+) -> Beginnings:
+    """The beginnings of the histories `first` to `end` (exclusive), padded to `size`."""
+    sequences = histories.sequences.select(np.arange(first, end))
+    sizes, scales = run.model.sizes, run.scales
+    steps, _ = table.tabulate(sequences, scales, sizes)
+    last = steps.step_offsets[1:] - 2
+    seen, last_rank, last_time = _memory(steps, sizes)
+    bins = scales.step_seconds
+    copies, shift = histories.copies, histories.shift[first:end]
+    statics = np.zeros((end - first, tables.profiles.shape[1]), np.int32)
+    width = min(statics.shape[1], steps.context_statics.shape[1])
+    statics[:, :width] = steps.context_statics[:, :width]
+    columns = {
+        "statics": statics,
+        "origin": origins(sequences, bins)[0].astype(np.int32),
+        "time": (sequences.time[sequences.step_offsets[1:] - 1] // bins).astype(np.int32),
+        "visit": Visit(*(column[last] for column in steps.visit)),
+        "seen": seen,
+        "last_rank": last_rank,
+        "last_time": last_time,
+        "since": ((histories.since[first:end] - shift) // bins).astype(np.int32),
+        "until": ((histories.until[first:end] - shift) // bins).astype(np.int32),
+    }
+    state = _states(run.model, tables, steps, first, copies, seed)
+    missing = size - (end - first)
+    return Beginnings(
+        first=jnp.int32(first * copies),
+        copies=jnp.int32(copies),
+        state=jax.tree.map(lambda part: _padded(part, missing * copies * PARTICLES), state),
+        **jax.tree.map(lambda part: jnp.asarray(_padded(part, missing)), columns),
+    )
+
+
+def _padded(part: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:
+    return np.pad(part, [(0, rows)] + [(0, 0)] * (part.ndim - 1))
+
+
+def _memory(steps: Table, sizes: Sizes) -> tuple[np.ndarray[Any, Any], ...]:
+    """(H, V) float32 each: which codes were seen, the rank of their last value (-1 without), and the age then."""
+    shape = (steps.patients, sizes.vocabulary)
+    seen, last_rank, last_time = (
+        np.zeros(shape, np.float32),
+        np.full(shape, -1, np.float32),
+        np.zeros(shape, np.float32),
+    )
+    owner = np.repeat(np.arange(steps.patients), np.diff(steps.step_offsets))
+    row, place = np.nonzero(steps.visit.codes)
+    code = steps.visit.codes[row, place]
+    seen[owner[row], code] = 1
+    measured = steps.visit.value[row, place] > 0
+    row, place, code = row[measured], place[measured], code[measured]
+    # In the order of time: the last of several assignments to one place remains.
+    last_rank[owner[row], code] = steps.visit.rank[row, place]
+    last_time[owner[row], code] = steps.visit.age[row]
+    return seen, last_rank, last_time
+
+
+def _states(model: PatientModel, tables: Tables, steps: Table, first: int, copies: int, seed: int) -> Any:
+    """The states of all copies and particles: a pytree with leading axis H * copies * PARTICLES."""
+    key = jax.random.key(seed)
+    longest = int(np.diff(steps.step_offsets).max())
+    width = 1 << max(longest - 1, 31).bit_length()
+    shape = Shape(HISTORIES_AT_ONCE, width, HISTORIES_AT_ONCE, HISTORIES_AT_ONCE * width * model.sizes.places)
+    parts = []
+    for batch in packing.batches(steps, shape, np.arange(steps.patients), 0):
+        context = _context(tables, batch.context)
+        drawn = _resumed(model, key, first, copies, batch._replace(context=context))
+        parts.append(jax.tree.map(lambda part, real=batch.real: np.asarray(part)[real], drawn))
+    joined = jax.tree.map(lambda *part: np.concatenate(part), *parts)
+    return jax.tree.map(lambda part: part.reshape(-1, *part.shape[3:]), joined)
+
+
+def _context(tables: Tables, context: Context) -> Context:
+    """The statics, and what is asked of the outcome."""
+    return Context(
+        statics=context.statics,
+        outcome=np.full_like(context.outcome, tables.outcome),
+        codes=np.zeros_like(context.codes),
+        first_age=np.full_like(context.first_age, np.nan),
+    )
+
+
+@jax.jit(static_argnames=("copies",))
+def _resumed(model: Any, key: Array, first: int, copies: int, batch: Batch) -> Any:
+    """A pytree with leading axes (N, copies, PARTICLES)."""
+    patient = (first + batch.number)[None, None] * copies + jnp.arange(copies)[:, None, None]
+    shape = (copies, PARTICLES, batch.number.shape[0])
+    patient = jnp.broadcast_to(patient, shape).reshape(-1)
+    particle = jnp.broadcast_to(jnp.arange(PARTICLES)[None, :, None], shape).reshape(-1)
+    numbers = model.noise.start
+    noise = counters(key, patient, particle, jnp.zeros_like(patient)).normal(Purpose.START, numbers)
+    state = model.resume(noise.reshape(copies * PARTICLES, shape[2], numbers), batch)
+    return jax.tree.map(lambda part: jnp.moveaxis(part.reshape(*shape, *part.shape[2:]), 2, 0), state)
