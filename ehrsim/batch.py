@@ -14,6 +14,10 @@ Array = Any
 """A NumPy array on the host, a JAX array on the device."""
 
 
+CHANGES = 30
+"""Bins of how far a value is from the last one: see `ehrsim.models.values`."""
+
+
 class Sizes(NamedTuple):
     """The numbers that shape a model: every head and table has one of these lengths."""
 
@@ -35,7 +39,7 @@ class Sizes(NamedTuple):
     """Length bins, 0 for "no end recorded" included."""
     offsets: int
     values: int
-    """Value bins, 0 for "no value" and the last for "the value of the last time" included."""
+    """Ways to tell a value: none, its bin, that of the last time, and the bins of changes since then."""
     durations: int
     """Duration bins, 0 for "no end" included."""
     places: int
@@ -44,12 +48,12 @@ class Sizes(NamedTuple):
     @property
     def value_bins(self) -> int:
         """Bins of the scale of a code's values; those are numbered from 1."""
-        return self.values - 2
+        return self.values - CHANGES - 2
 
     @property
     def same(self) -> int:
         """Value bin of a code that has the very value it had the last time."""
-        return self.values - 1
+        return self.value_bins + 1
 
     @property
     def continues(self) -> int:
@@ -79,8 +83,23 @@ class Context(NamedTuple):
     """(N,) 1 alive at the end of the record, 2 dead."""
     codes: Array
     """(N, C) indices of codes that the patient has at some time; NO_CODES in the first place: has none at all."""
-    first_age: Array
-    """(N,) age at the first step in years, NaN if not given."""
+    ages: Array
+    """(N, 2) ages in years that the age at the end of the record lies between, NaN if not given."""
+
+    def bare(self) -> Context:
+        """Nothing but the statics."""
+        return Context(self.statics, 0 * self.outcome, 0 * self.codes, np.float32(np.nan) * self.ages)
+
+
+class Moment(NamedTuple):
+    """When something is, in years; float32 arrays of one shape."""
+
+    age: Array
+    """Since the patient's origin (birth where it is known)."""
+    year: Array
+    """In the calendar, since the end of the data, so nought at the latest."""
+    elapsed: Array
+    """Since the first step of the record."""
 
 
 class Visit(NamedTuple):
@@ -95,9 +114,9 @@ class Visit(NamedTuple):
     length: Array
     """(...) int32"""
     age: Array
-    """(...) float32 years since the patient's origin (birth where it is known)."""
+    """(...) as in `Moment`, like the two that follow."""
     year: Array
-    """(...) float32 calendar years since the end of the data, so nought at the latest."""
+    elapsed: Array
     codes: Array
     """(..., K) int32 vocabulary indices in ascending order, 0 where empty; a repeated code has several places."""
     offset: Array
@@ -112,6 +131,19 @@ class Visit(NamedTuple):
     """(..., K) float32 rank of the code's value the last time it was measured before, -1 if never."""
     last_age: Array
     """(..., K) float32 years since then, 0 if never."""
+    measurements: Array
+    """(..., K) float32 how many values the code had in steps before."""
+    mean_rank: Array
+    """(..., K) float32 their mean rank, 0 without any."""
+
+    @property
+    def moment(self) -> Moment:
+        """When the step is."""
+        return Moment(self.age, self.year, self.elapsed)
+
+
+PAST = ("last_rank", "last_age", "measurements", "mean_rank")
+"""Fields of `Visit` with what is known of the values of its codes in steps before; without any, -1 and 0, 0, 0."""
 
 
 class Batch(NamedTuple):

@@ -151,10 +151,16 @@ def generate(
         Parameter(help="With --continue: years to go on for; to the end of the run's data if not given."),
     ] = None,
     sex: Annotated[str | None, Parameter(help="female or male.")] = None,
+    race: Annotated[str | None, Parameter(help="A race of the training data, by code or display.")] = None,
+    ethnicity: Annotated[str | None, Parameter(help="An ethnicity of the training data, by code or display.")] = None,
     age: Annotated[str | None, Parameter(help="Age at the end of the record: 40:60 is from 40 up to 60.")] = None,
     with_: Annotated[
         tuple[str, ...],
-        Parameter(name="--with", negative=(), help="Code every patient has; a prefix ends in *. May be repeated."),
+        Parameter(
+            name="--with",
+            negative=(),
+            help="Code every patient has; a prefix ends in *, A|B is either, @FILE any of its lines. May be repeated.",
+        ),
     ] = (),
     without: Annotated[tuple[str, ...], Parameter(negative=(), help="Code no patient has. May be repeated.")] = (),
     alive: Annotated[bool, Parameter(negative=(), help="Only patients alive at the end.")] = False,
@@ -182,6 +188,8 @@ def generate(
         raise UsageError(f"--range {first}:{end} does not lie within 0:{number}")
     conditions = Conditions(
         sex=sex,
+        race=race,
+        ethnicity=ethnicity,
         age=_pair("--age", age, float) if age else None,
         alive=True if alive else False if deceased else None,
         required=with_,

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 
-from ehrsim.batch import Batch, Context, Sizes, Visit
-from ehrsim.models.layers import along
+from ehrsim.batch import PAST, Batch, Context, Moment, Sizes, Visit
+from ehrsim.models import values
 
 Array = jax.Array
 Tree = TypeVar("Tree")
@@ -45,11 +45,13 @@ class Attributes(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a value is asked for: a code, and its last value as in `Visit`; arrays of one shape."""
+    """What a value is asked for: a code, and its values before as in `Visit`; arrays of one shape."""
 
     code: Array
     last_rank: Array
     last_age: Array
+    measurements: Array
+    mean_rank: Array
 
 
 class EventHeads(NamedTuple):
@@ -66,8 +68,8 @@ class EventHeads(NamedTuple):
     attributes: Callable[[Any, Measured], Attributes]
     value: Callable[[Any, Measured], Array]
     """-> (..., values)"""
-    after: Callable[[Any, Array, Array], Any]
-    """state, code and rank (...) of a value -> the state after it"""
+    after: Callable[[Any, Array, Array, Array], Any]
+    """state, and code, rank and last rank (-1 without) of a value (...) -> the state after it"""
     length: Callable[[], Array]
     """() -> (..., lengths) of the visit"""
 
@@ -139,13 +141,16 @@ class PatientModel(Protocol):
     def noise(self) -> Noise:
         """How many random numbers `start` and `step` take."""
 
-    def start(self, noise: Array, context: Context) -> tuple[State, Origin]:
-        """The state before the first visit of N patients, from `noise` (N, noise.start)."""
+    def origin(self, context: Context) -> Origin:
+        """When N patients are born and when their records begin."""
+
+    def start(self, noise: Array, context: Context, beginning: Moment) -> State:
+        """The state before the first visit of N patients at a moment (N,), from `noise` (N, noise.start)."""
 
     def step(self, noise: Array, state: State, previous: Visit, first: Array, memory: Memory) -> tuple[State, Heads]:
         """Take in the previous visit and offer heads for the next one, from `noise` (N, noise.step).
 
-        Where `first` there is none; then `previous` has nothing but the age and year of the visit to come.
+        Where `first` there is none; then `previous` has nothing but the moment of the first visit.
         """
 
     def resume(self, noise: Array, batch: Batch) -> State:
@@ -157,14 +162,8 @@ class PatientModel(Protocol):
 
 
 def measured_at(visit: Visit, at: At) -> Measured:
-    """The codes at chosen places with their last values, each (M,)."""
-    return Measured(visit.codes[at], visit.last_rank[at], visit.last_age[at])
-
-
-def same_if_any(logits: Array, last_rank: Array) -> Array:
-    """Logits (..., values) with no chance of "the value of the last time" where there is no last value."""
-    never = (last_rank < 0)[..., None] & along(jnp.arange(logits.shape[-1]) == logits.shape[-1] - 1, logits)
-    return jnp.where(never, -jnp.inf, logits)
+    """The codes at chosen places with their values before, each (M,)."""
+    return Measured(visit.codes[at], *(getattr(visit, name)[at] for name in PAST))
 
 
 def where(mask: Array, new: Tree, old: Tree) -> Tree:
@@ -314,7 +313,9 @@ def _events_log_probability(events: EventHeads, batch: Batch) -> dict[str, Array
     of_event = {
         "repeat": once_more,
         "offset": log_probability(attributes.offset, visit.offset[at]),
-        "value": log_probability(events.value(before, measured), visit.value[at]),
+        "value": values.log_probability(
+            events.value(before, measured), visit.value[at], visit.rank[at], measured.last_rank
+        ),
         "duration": log_probability(attributes.duration, visit.duration[at]),
     }
     nothing = jnp.zeros(batch.used.shape)
@@ -328,10 +329,10 @@ def _before_values(events: EventHeads, visit: Visit) -> Any:
     """The state before the value at each place: a pytree with leading axes (K, R, T)."""
 
     def add(state: Any, place: tuple[Array, ...]) -> tuple[Any, Any]:
-        code, rank, value = place
-        return where(value > 0, events.after(state, code, rank), state), state
+        value, *measured = place
+        return where(value > 0, events.after(state, *measured), state), state
 
-    by_place = tuple(jnp.moveaxis(part, -1, 0) for part in (visit.codes, visit.rank, visit.value))
+    by_place = tuple(jnp.moveaxis(part, -1, 0) for part in (visit.value, visit.codes, visit.rank, visit.last_rank))
     return jax.lax.scan(add, events.state, by_place)[1]
 
 
@@ -356,6 +357,13 @@ def step_noise(key: Array, batch: Batch, size: int) -> Array:
         return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, number), step), (size,))
 
     return jax.vmap(jax.vmap(draw))(batch.number[batch.patient], column - first)
+
+
+def beginning(batch: Batch) -> Moment:
+    """The moments (N,) of the first steps."""
+    patients = batch.real.shape[0]
+    index = jnp.where(batch.start, batch.patient, patients).reshape(-1)
+    return Moment(*(jnp.zeros(patients).at[index].set(time.reshape(-1), mode="drop") for time in batch.visit.moment))
 
 
 def last_visits(batch: Batch) -> At:

@@ -8,19 +8,19 @@ import numpy as np
 from flax import nnx
 
 from ehrsim.batch import Sizes, Visit
-from ehrsim.models import base
+from ehrsim.models import base, values
 from ehrsim.models.base import Array, Attributes, EventHeads, Heads, Measured, Memory
 from ehrsim.models.emission import OrderedEmission, SetEmission
 from ehrsim.models.layers import (
-    AGE_FEATURES,
     AHEAD_FEATURES,
+    MOMENT_FEATURES,
     Dropout,
     Linear,
-    age_features,
     ahead_features,
     along,
     constant,
     kept,
+    moment_features,
     table,
 )
 
@@ -47,22 +47,25 @@ class VisitDecoder(nnx.Module):
         self.of_kind = table(sizes.kinds, width, rng)
         self.of_gap = table(sizes.gaps, width, rng)
         self.of_code = table(sizes.vocabulary, width, rng)
-        self.age = Linear(AGE_FEATURES, width, rng)
+        self.moment = Linear(MOMENT_FEATURES, width, rng)
         self.body = Linear(width, width, rng)
         self.emission = _emission(emission, sizes, width, rng)
         self.attribute_state = Linear(width, narrow, rng)
         self.attribute_code = table(sizes.vocabulary, narrow, rng)
-        self.attribute_last = Linear(4, narrow, rng)
+        self.attribute_gain = constant(1.0, sizes.vocabulary, narrow)
+        self.attribute_past = Linear(7, narrow, rng)
         self.attribute_out = Linear(narrow, sizes.offsets + sizes.durations, rng, 0.1)
         self.attribute_bias = constant(0.0, sizes.vocabulary, sizes.offsets + sizes.durations)
-        self.value_out = Linear(narrow, sizes.values + 2, rng, 0.5)
-        self.same = constant(-2.0, sizes.vocabulary)
+        self.value_out = Linear(narrow, sizes.values + 1, rng, 0.5)
+        self.value_bias = constant(0.0, sizes.vocabulary, sizes.values)
+        self.anew = constant(-0.2, sizes.vocabulary)
         self.of_value = table(sizes.vocabulary, narrow, rng, 0.3)
+        self.of_change = table(sizes.vocabulary, narrow, rng, 0.3)
         self.repeat_out = Linear(narrow, 1, rng, 0.1)
         self.repeat_bias = constant(0.0, sizes.vocabulary)
-        self.constancy = constant(0.3, sizes.vocabulary)
         self.forecast = table(sizes.vocabulary, narrow, rng, 0.1)
         self.forecast_bias = constant(0.0, sizes.vocabulary)
+        self.forecast_past = constant(1.0, sizes.vocabulary, 2)
         self.certainty = constant(0.0, sizes.vocabulary)
 
     def __call__(self, inputs: Array, year: Array, memory: Memory, drop: Dropout = kept) -> Heads:
@@ -74,7 +77,7 @@ class VisitDecoder(nnx.Module):
 
         def body(visit: Visit) -> Array:
             placed = feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap]
-            return self.body(jax.nn.silu(placed + self.age(age_features(visit.age, visit.year))))
+            return self.body(jax.nn.silu(placed + self.moment(moment_features(visit.moment))))
 
         return Heads(
             kind=lambda: self.kind(feature),
@@ -100,12 +103,15 @@ class VisitDecoder(nnx.Module):
         return jax.nn.silu(body + base.sum_embeddings(self.of_code[...].at[0].set(0.0), visit.codes))
 
     def _hidden(self, state: Array, measured: Measured) -> Array:
-        """(..., attribute_width) of the visit's `state` (..., attribute_width), a code, and its last value."""
+        """(..., attribute_width) of the visit's `state` (..., attribute_width), a code, and its values before."""
         never = measured.last_rank < 0
-        rank = jnp.where(never, 0.0, 2 * measured.last_rank - 1)
+        last, mean, weight = _centred(measured)
         recent = jnp.where(never, 0.0, jnp.exp(-measured.last_age))
-        last = jnp.stack([never.astype(jnp.float32), rank, recent, rank * recent], axis=-1)
-        return jax.nn.silu(state + self.attribute_code[...][measured.code] + self.attribute_last(last))
+        parts = [never.astype(jnp.float32), last, recent, last * recent, mean, mean * weight, weight]
+        past = self.attribute_past(jnp.stack(parts, axis=-1))
+        # Each code heeds other parts of the state: growth goes by age, a pressure by the diagnoses.
+        heeded = (state + past) * self.attribute_gain[...][measured.code]
+        return jax.nn.silu(heeded + self.attribute_code[...][measured.code])
 
     def _events(self, whole: Array) -> EventHeads:
         def repeat(state: Array, measured: Measured) -> Array:
@@ -120,24 +126,42 @@ class VisitDecoder(nnx.Module):
             repeat=repeat,
             attributes=attributes,
             value=self._value,
-            after=lambda state, code, rank: state + self.of_value[...][code] * (2 * rank - 1)[..., None],
+            after=self._after_value,
             length=lambda: self.length(whole),
         )
 
-    def _value(self, state: Array, measured: Measured) -> Array:
-        """(..., values): a free distribution, times two that fall off with the distance from a likely value.
+    def _after_value(self, state: Array, code: Array, rank: Array, last_rank: Array) -> Array:
+        """The state told a value, and how it has changed: the root makes small changes count."""
+        change = jnp.where(last_rank < 0, 0.0, rank - last_rank)
+        change = jnp.sign(change) * jnp.sqrt(jnp.abs(change) + 1e-6)
+        told = self.of_value[...][code] * (2 * rank - 1)[..., None]
+        return state + told + self.of_change[...][code] * change[..., None]
 
-        One such value is the last one, the other is forecast from the visit and the values before.
+    def _value(self, state: Array, measured: Measured) -> Array:
+        """(..., values): free logits, which fall off with the distance from a forecast.
+
+        It is made from the visit, the values before in it, and those of the code in earlier visits: the last alone
+        would let a patient's values wander off.
         """
-        code, last_rank = measured.code, measured.last_rank
+        code = measured.code
         out = self.value_out(self._hidden(state, measured))
-        none, bins, same, constancy, certainty = jnp.split(out, np.cumsum([1, self.sizes.value_bins, 1, 1]), axis=-1)
-        forecast = jax.nn.sigmoid((self.forecast[...][code] * state).sum(-1) + self.forecast_bias[...][code])
-        # Ten times: some values hardly ever change, and a parameter is slow to become as large.
-        near_last = base.softplus(10 * self.constancy[...][code][..., None] + constancy)
-        near_forecast = base.softplus(10 * self.certainty[...][code][..., None] + certainty)
-        middle = along(jnp.asarray((np.arange(bins.shape[-1]) + 0.5) / bins.shape[-1], jnp.float32), bins)
-        bins = bins - near_forecast * jnp.abs(middle - forecast[..., None])
-        bins = bins - jnp.where((last_rank < 0)[..., None], 0.0, near_last * jnp.abs(middle - last_rank[..., None]))
-        logits = jnp.concatenate([none, bins, same + self.same[...][code][..., None]], axis=-1)
-        return base.same_if_any(logits, last_rank)
+        logits, certainty = out[..., :-1] + self.value_bias[...][code], out[..., -1:]
+        last, mean, weight = _centred(measured)
+        of_past = self.forecast_past[...][code]
+        told = (self.forecast[...][code] * state).sum(-1) + self.forecast_bias[...][code]
+        forecast = jax.nn.sigmoid(told + of_past[..., 0] * last + of_past[..., 1] * mean * weight)
+        # Ten times: some values follow from others, or never jump, and a parameter is slow to become as large.
+        anew = jnp.where(measured.last_rank < 0, 0.0, 10 * self.anew[...][code])
+        near = base.softplus(10 * self.certainty[...][code][..., None] + certainty)
+        bins = self.sizes.value_bins
+        none, ranks, same, changes = jnp.split(logits, [1, bins + 1, bins + 2], axis=-1)
+        far = near * jnp.abs(values.centres(measured.last_rank, bins) - forecast[..., None])
+        ranks, changes = ranks + anew[..., None] - far[..., :bins], changes - far[..., bins:]
+        return values.possible(jnp.concatenate([none, ranks, same, changes], axis=-1), measured.last_rank)
+
+
+def _centred(measured: Measured) -> tuple[Array, Array, Array]:
+    """Last and mean rank from -1 to 1, 0 without any, and the weight of the mean, which is 1 for many values."""
+    last = jnp.where(measured.last_rank < 0, 0.0, 2 * measured.last_rank - 1)
+    mean = jnp.where(measured.measurements > 0, 2 * measured.mean_rank - 1, 0.0)
+    return last, mean, measured.measurements / (1 + measured.measurements)

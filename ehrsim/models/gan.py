@@ -24,12 +24,12 @@ import msgspec
 import numpy as np
 from flax import nnx
 
-from ehrsim.batch import Batch, Context, Sizes, Visit
+from ehrsim.batch import Batch, Context, Moment, Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, Heads, Memory, Noise, Origin
 from ehrsim.models.embeddings import hide
 from ehrsim.models.emission import CodeLogits
-from ehrsim.models.layers import AGE_FEATURES, GRU, Linear, age_features, table
+from ehrsim.models.layers import GRU, MOMENT_FEATURES, Linear, moment_features, table
 from ehrsim.models.vae import VAE, State, VAEConfig, moment_before
 
 
@@ -119,7 +119,7 @@ class SoftCodes(nnx.Module):
 
     def __call__(self, h: Array, patient: Array, u: Array, kind: Array, visit: Visit, memory: Memory) -> Array:
         """(..., V) logits of a visit of some kind at the moment of `visit`."""
-        moment = age_features(visit.age, visit.year)
+        moment = moment_features(visit.moment)
         feature = self.feature(jnp.concatenate([h, patient, u, moment], axis=-1)) + self.of_kind[...][kind]
         query = jax.nn.silu(self.query(jax.nn.silu(feature)))
         every = slice(None)
@@ -131,7 +131,7 @@ class Autoencoder(VAE):
 
     def __init__(self, sizes: Sizes, config: VAEConfig, rng: np.random.Generator) -> None:
         super().__init__(sizes, config, rng)
-        inputs = 2 * config.width + config.visit_latent + AGE_FEATURES
+        inputs = 2 * config.width + config.visit_latent + MOMENT_FEATURES
         self.soft = SoftCodes(sizes, inputs, config.width, rng)
 
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
@@ -204,9 +204,13 @@ class GAN(nnx.Module):
         """Of z and of u."""
         return self.autoencoder.noise
 
-    def start(self, noise: Array, context: Context) -> tuple[State, Origin]:
+    def origin(self, context: Context) -> Origin:
+        """As the autoencoder."""
+        return self.autoencoder.origin(context)
+
+    def start(self, noise: Array, context: Context, beginning: Moment) -> State:
         """Draw z."""
-        embedded = self.autoencoder.context(context)
+        embedded = self.autoencoder.known(context, beginning)
         return self.autoencoder.begin(self._z(noise, embedded), embedded)
 
     def step(self, noise: Array, state: State, previous: Visit, first: Array, memory: Memory) -> tuple[State, Heads]:
@@ -214,7 +218,7 @@ class GAN(nnx.Module):
         inner = self.autoencoder
         h = inner.advance(state, inner.embedding(previous), first)
         u = self._u(noise, h, state.patient)
-        return State(h, state.patient), inner.decode(h, state.patient, u, previous.age, previous.year, memory)
+        return State(h, state.patient), inner.decode(h, state.patient, u, previous.moment, memory)
 
     def resume(self, noise: Array, batch: Batch) -> State:
         """As the autoencoder: the generator stands for the prior, but of a record there is more to know."""
@@ -243,10 +247,10 @@ class GAN(nnx.Module):
         """
         decoder, (kind_key, code_key) = self._frozen(), jax.random.split(draw_key)
         patient_key, visit_key = jax.random.split(noise_key)
-        embedded = decoder.context(batch.context)
+        embedded = decoder.known(batch.context, base.beginning(batch))
         noise = base.patient_noise(patient_key, batch, self.config.autoencoder.patient_latent)
         z = decoder.patient_prior(embedded).draw(noise) + self.of_patient(noise, embedded)
-        begun, _ = decoder.begin(z, embedded)
+        begun = decoder.begin(z, embedded)
         size, shape = self.sizes, batch.start.shape
         each = (
             batch.start,
@@ -262,12 +266,11 @@ class GAN(nnx.Module):
         def body(carry: tuple[Array, Array, Array, Array], column: Any) -> tuple[Any, tuple[Array, ...]]:
             h, x, previous, seen = carry
             start, patient, initial, noise, visit, before, for_kind, for_codes = column
-            age, year = before
             h = jnp.where(start[:, None], initial, decoder.recurrence.step(h, decoder.recurrence.inner(x)))
             memory = Memory(*(jnp.where(start[:, None], 0.0, part) for part in (previous, seen)))
             added = self.of_visit(noise, h, patient)
             u = decoder.visit_prior(h, patient).draw(noise) + added
-            logits = decoder.decode(h, patient, u, age, year, memory).kind()
+            logits = decoder.decode(h, patient, u, before, memory).kind()
             possible = jnp.arange(size.kinds)[None] < jnp.where(start, size.continues, size.death)[:, None]
             kinds = _drawn_kind(jnp.where(possible, logits, -jnp.inf), for_kind)
             kind = jnp.argmax(kinds, axis=-1)

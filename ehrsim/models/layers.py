@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ehrsim.batch import Moment
+
 Array = jax.Array
 
 
@@ -118,6 +120,24 @@ def age_features(age: Array, year: Array) -> Array:
     near = jnp.exp(jnp.minimum(year, 0.0)[..., None] / along(jnp.array([0.25, 1.0, 4.0]), years))
     rest = [jnp.log1p(jnp.maximum(age, 0.0)) / 4.0, age / 50.0, year / 20.0]
     return jnp.concatenate([bumps, near, *(part[..., None] for part in rest)], axis=-1)
+
+
+_WINDOW_YEARS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 15.0, 20.0, 30.0)
+_WINDOW_WIDTHS = (0.3, *[0.6] * 12, 2.0, 4.0, 8.0)
+MOMENT_FEATURES = AGE_FEATURES + 2 * (len(_WINDOW_YEARS) + 1)
+
+
+def moment_features(moment: Moment) -> Array:
+    """(..., MOMENT_FEATURES): where in life, in the calendar and in the record a moment is.
+
+    Many records are windows (of an enrolment, of so many years back): when one began, and how long it has lasted, tell
+    when it ends.
+    """
+    parts = [age_features(moment.age, moment.year)]
+    for years in (moment.elapsed[..., None], -moment.year[..., None]):
+        centres, widths = (along(jnp.array(numbers), years) for numbers in (_WINDOW_YEARS, _WINDOW_WIDTHS))
+        parts += [jnp.exp(-0.5 * ((years - centres) / widths) ** 2), jnp.log1p(jnp.maximum(years, 0.0)) / 2.0]
+    return jnp.concatenate(parts, axis=-1)
 
 
 AHEAD_FEATURES = 12

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 from flax import nnx
 
-from ehrsim.batch import Batch, Context, Sizes, Visit
-from ehrsim.models import base
+from ehrsim.batch import Batch, Context, Moment, Sizes, Visit
+from ehrsim.models import base, values
 from ehrsim.models.base import Array, Attributes, EventHeads, Heads, Measured, Memory, Noise, Origin, SetHead
 from ehrsim.models.layers import along, table
 
@@ -43,7 +43,7 @@ class Markov(nnx.Module):
         self.value = table(sizes.vocabulary, sizes.values, rng)
         self.last_value = table(sizes.values, sizes.values, rng)
         self.duration = table(sizes.vocabulary, sizes.durations, rng)
-        self.origin = table(1, sizes.origins, rng)
+        self.birth = table(1, sizes.origins, rng)
         self.first_gap = table(sizes.origins, sizes.first_gaps, rng)
 
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
@@ -59,17 +59,21 @@ class Markov(nnx.Module):
         statics = batch.context.statics[batch.patient]
         heads = self._heads(previous, statics, base.recall(batch, self.sizes.vocabulary))
         steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
-        return base.per_patient(steps, batch) + base.origin_log_probability(self._origin(batch.origin.shape[0]), batch)
+        return base.per_patient(steps, batch) + base.origin_log_probability(self.origin(batch.context), batch)
 
     @property
     def noise(self) -> Noise:
         """None: nothing is latent."""
         return Noise()
 
-    def start(self, noise: Array, context: Context) -> tuple[tuple[Array, Array], Origin]:
+    def origin(self, context: Context) -> Origin:
+        """The same for all."""
+        rows = jnp.zeros(context.statics.shape[0], jnp.int32)
+        return Origin(self.birth[...][rows], lambda origin: self.first_gap[...][origin])
+
+    def start(self, noise: Array, context: Context, beginning: Moment) -> tuple[Array, Array]:
         """The state is the kind of the previous visit and the patient's statics."""
-        patients = context.statics.shape[0]
-        return (jnp.full(patients, self.sizes.kinds), context.statics), self._origin(patients)
+        return jnp.full(context.statics.shape[0], self.sizes.kinds), context.statics
 
     def step(
         self, noise: Array, state: tuple[Array, Array], previous: Visit, first: Array, memory: Memory
@@ -83,10 +87,6 @@ class Markov(nnx.Module):
         shape = (noise.shape[0], *batch.context.statics.shape)
         statics = jnp.broadcast_to(batch.context.statics, shape)
         return jnp.full(shape[:2], self.sizes.kinds), statics
-
-    def _origin(self, patients: int) -> Origin:
-        rows = jnp.zeros(patients, jnp.int32)
-        return Origin(self.origin[...][rows], lambda origin: self.first_gap[...][origin])
 
     def _heads(self, previous: Array, statics: Array, memory: Memory) -> Heads:
         """Heads for leading axes of any shape: `previous` (...), `statics` (..., S)."""
@@ -105,7 +105,7 @@ class Markov(nnx.Module):
         def value(_: Any, measured: Measured) -> Array:
             last_rank = measured.last_rank
             last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * sizes.value_bins).astype(jnp.int32))
-            return base.same_if_any(self.value[...][measured.code] + self.last_value[...][last_bin], last_rank)
+            return values.possible(self.value[...][measured.code] + self.last_value[...][last_bin], last_rank)
 
         def events(visit: Visit) -> EventHeads:
             return EventHeads(
@@ -115,7 +115,7 @@ class Markov(nnx.Module):
                     self.offset[...][measured.code], self.duration[...][measured.code]
                 ),
                 value=value,
-                after=lambda state, code, rank: state,
+                after=lambda state, *value: state,
                 length=lambda: self.length_table[...][visit.kind],
             )
 

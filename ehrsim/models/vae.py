@@ -1,9 +1,11 @@
 """The sequence VAE: a patient latent z, a latent u for every visit with a learned prior, and a recurrent decoder.
 
+    origin    when the patient is born and the record begins, from the context: age, sex and calendar are right from the
+              start, and z need not agree with them
     encoder   both directions over the record -> q(z | x), q(u_t | x, z)
-    prior     p(z | context), p(u_t | h_t, z, context)
-    filter    p(z | the record up to t, context), for records that are to go on
-    decoder   h_t from the visits before t; visit t from h_t, u_t, z and context, in clinical order
+    prior     p(z | context, beginning), p(u_t | h_t, z, context, beginning)
+    filter    p(z | the record up to t, context, beginning), for records that are to go on
+    decoder   h_t from the visits before t; visit t from h_t, u_t, z, context and beginning, in clinical order
 
 The bound is that of Kingma & Welling 2014 for a sequence with per-step latents (Chung et al. 2015, "A recurrent latent
 variable model for sequential data"), with free bits (Kingma et al. 2016) and an annealed KL weight against posterior
@@ -20,13 +22,13 @@ import msgspec
 import numpy as np
 from flax import nnx
 
-from ehrsim.batch import Batch, Context, Sizes, Visit
+from ehrsim.batch import Batch, Context, Moment, Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, Heads, Memory, Noise, Origin
 from ehrsim.models.decoder import VisitDecoder
 from ehrsim.models.embeddings import ContextEmbedding, VisitEmbedding, hide
 from ehrsim.models.latents import Gaussian, Latent, gaussian
-from ehrsim.models.layers import AGE_FEATURES, GRU, Dropout, Linear, age_features, dropout, kept, normalise, table
+from ehrsim.models.layers import GRU, MOMENT_FEATURES, Dropout, Linear, dropout, kept, moment_features, normalise, table
 
 
 class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,9 +109,10 @@ class VAE(nnx.Module):
         self.recurrence = GRU(width, width, rng)
         self.history = table(sizes.vocabulary, width, rng)
         self.decoder = VisitDecoder(
-            sizes, 3 * width + visit + AGE_FEATURES, width, config.attribute_width, config.emission, rng
+            sizes, 3 * width + visit + MOMENT_FEATURES, width, config.attribute_width, config.emission, rng
         )
-        self.origin = Linear(width, sizes.origins, rng, 0.1)
+        self.beginning = Linear(MOMENT_FEATURES, width, rng)
+        self.birth = Linear(width, sizes.origins, rng, 0.1)
         self.of_origin = table(sizes.origins, width, rng)
         self.first_gap = Linear(width, sizes.first_gaps, rng, 0.1)
 
@@ -145,14 +148,7 @@ class VAE(nnx.Module):
 
     def log_likelihood(self, batch: Batch, key: Array) -> Array:
         """(N,) evidence lower bound with one draw of the latents, given the statics alone as context."""
-        context = batch.context
-        bare = Context(
-            statics=context.statics,
-            outcome=jnp.zeros_like(context.outcome),
-            codes=jnp.zeros_like(context.codes),
-            first_age=jnp.full_like(context.first_age, jnp.nan),
-        )
-        bound = self.bound(batch._replace(context=bare), key)
+        bound = self.bound(batch._replace(context=batch.context.bare()), key)
         of_patient = jnp.where(batch.real, bound.of_patient.kl.sum(-1), 0.0)
         return bound.likelihood - of_patient - base.per_patient(bound.of_visit.kl.sum(-1), batch)
 
@@ -161,26 +157,38 @@ class VAE(nnx.Module):
         """Of z and of u."""
         return Noise(self.config.patient_latent, self.config.visit_latent)
 
-    def start(self, noise: Array, context: Context) -> tuple[State, Origin]:
-        """Draw z from its prior."""
+    def origin(self, context: Context) -> Origin:
+        """From the context alone."""
         embedded = self.context(context)
+        return Origin(
+            self.birth(embedded),
+            lambda origin: self.first_gap(jax.nn.silu(embedded + self.of_origin[...][origin])),
+        )
+
+    def start(self, noise: Array, context: Context, beginning: Moment) -> State:
+        """Draw z from its prior."""
+        embedded = self.known(context, beginning)
         return self.begin(self.patient_prior(embedded).draw(noise), embedded)
+
+    def known(self, context: Context, beginning: Moment) -> Array:
+        """(N, width) of what is known of a patient before the first visit: the context, and when the record begins."""
+        return self.context(context) + self.beginning(moment_features(beginning))
 
     def step(self, noise: Array, state: State, previous: Visit, first: Array, memory: Memory) -> tuple[State, Heads]:
         """Advance the recurrence, then draw u from its prior."""
         h = self.advance(state, self.embedding(previous), first)
         u = self.visit_prior(h, state.patient).draw(noise)
-        return State(h, state.patient), self.decode(h, state.patient, u, previous.age, previous.year, memory)
+        return State(h, state.patient), self.decode(h, state.patient, u, previous.moment, memory)
 
     def resume(self, noise: Array, batch: Batch) -> State:
         """Draw z from the filter, and run the recurrence over the record with it."""
-        visits, embedded = self.embedding(batch.visit), self.context(batch.context)
+        visits, embedded = self.embedding(batch.visit), self.known(batch.context, base.beginning(batch))
         known = self.forward.scan(visits, batch.start, jnp.zeros_like(visits))
         last = base.last_visits(batch)
         filtered = self.filtered(known[last], embedded)
 
         def after(noise: Array) -> State:
-            begun, _ = self.begin(filtered.draw(noise), embedded)
+            begun = self.begin(filtered.draw(noise), embedded)
             return State(self.states(visits, begun.h, batch)[last], begun.patient)
 
         resumed: State = jax.lax.map(after, noise, batch_size=4)
@@ -214,47 +222,41 @@ class VAE(nnx.Module):
         """(N, width) of z and context together."""
         return jnp.tanh(self.patient(jnp.concatenate([z, embedded], axis=-1)))
 
-    def begin(self, z: Array, embedded: Array) -> tuple[State, Origin]:
-        """The state before the first visit, and the heads of the origin."""
+    def begin(self, z: Array, embedded: Array) -> State:
+        """The state before the first visit."""
         patient = self.of_patient(z, embedded)
-        origin = Origin(
-            self.origin(patient),
-            lambda origin: self.first_gap(jax.nn.silu(patient + self.of_origin[...][origin])),
-        )
-        return State(jnp.tanh(self.initial(patient)), patient), origin
+        return State(jnp.tanh(self.initial(patient)), patient)
 
     def advance(self, state: State, visit: Array, first: Array) -> Array:
         """(..., width) the recurrent state after an embedded visit, as it was where there is none yet."""
         return jnp.where(first[..., None], state.h, self.recurrence.step(state.h, self.recurrence.inner(visit)))
 
-    def decode(
-        self, h: Array, patient: Array, u: Array, age: Array, year: Array, memory: Memory, drop: Dropout = kept
-    ) -> Heads:
-        """The heads of a visit; `age` and `year` are those of the step before.
+    def decode(self, h: Array, patient: Array, u: Array, before: Moment, memory: Memory, drop: Dropout = kept) -> Heads:
+        """The heads of a visit; `before` is the moment of the step before.
 
         Beside the state stands what codes the patient ever had: a recurrent state does not hold so many for so long.
         """
         history = normalise(jnp.dot(memory.seen, self.history[...], preferred_element_type=jnp.float32))
-        inputs = jnp.concatenate([h, patient, u, age_features(age, year), history], axis=-1)
-        return self.decoder(inputs, year, memory, drop)
+        inputs = jnp.concatenate([h, patient, u, moment_features(before), history], axis=-1)
+        return self.decoder(inputs, before.year, memory, drop)
 
     def bound(self, batch: Batch, key: Array, rate: float = 0.0) -> Bound:
         """The bound under one draw of the latents; `rate` is the chance that a number is dropped."""
         patient_key, visit_key, *drop_keys = jax.random.split(key, 5)
         of_encoder, of_recurrence, of_decoder = (dropout(drop_key, rate) for drop_key in drop_keys)
         visits = self.embedding(batch.visit)
-        embedded = self.context(batch.context)
+        embedded = self.known(batch.context, base.beginning(batch))
         posterior, both = self.encode(of_encoder(visits), embedded, batch)
         z = posterior.draw(base.patient_noise(patient_key, batch, self.config.patient_latent))
-        begun, origin = self.begin(z, embedded)
+        begun = self.begin(z, embedded)
         patient = begun.patient[batch.patient]
         h = self.states(of_recurrence(visits), begun.h, batch)
         posterior_u = self.visit_posterior(both, patient)
         u = posterior_u.draw(base.step_noise(visit_key, batch, self.config.visit_latent))
         memory = base.recall(batch, self.sizes.vocabulary)
-        heads = self.decode(h, patient, u, *moment_before(batch), memory, of_decoder)
+        heads = self.decode(h, patient, u, moment_before(batch), memory, of_decoder)
         steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
-        likelihood = base.per_patient(steps, batch) + base.origin_log_probability(origin, batch)
+        likelihood = base.per_patient(steps, batch) + base.origin_log_probability(self.origin(batch.context), batch)
         fixed = jax.lax.stop_gradient((embedded, h, patient))
         of_patient = Latent(posterior, self.patient_prior(embedded), self.patient_prior(fixed[0]))
         of_visit = Latent(posterior_u, self.visit_prior(h, patient), self.visit_prior(*fixed[1:]))
@@ -280,9 +282,9 @@ class VAE(nnx.Module):
         return jnp.where(batch.start[..., None], initial, before)
 
 
-def moment_before(batch: Batch) -> tuple[Array, Array]:
-    """Age and year (R, T) of the step before, at a patient's first step of that step."""
-    return _before(batch.visit.age, batch.start), _before(batch.visit.year, batch.start)
+def moment_before(batch: Batch) -> Moment:
+    """The moments (R, T) of the step before, at a patient's first step of that step."""
+    return Moment(*(_before(time, batch.start) for time in batch.visit.moment))
 
 
 def _before(time: Array, start: Array) -> Array:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ehrsim.batch import Context, Sizes, Visit
+from ehrsim.batch import Context, Moment, Sizes, Visit
 from ehrsim.models.base import Heads, Memory, PatientModel, multi_hot, where
 from ehrsim.sampling.beginnings import MOST_SILENT, Beginnings, take_up
 from ehrsim.sampling.content import draw_attributes, draw_codes, in_pieces, repeat
@@ -84,16 +84,16 @@ def advance(
     fresh = slots.visit_number == 0
     if beginnings is None:
         first = fresh
-        slots, first_gap = _begin(model, tables, draws, once, first, slots)
+        slots = _begin(model, tables, draws, once, first, slots)
         span = _Span(slots.time, jnp.broadcast_to(tables.horizon, fresh.shape))
     else:
-        first, first_gap = jnp.zeros_like(fresh), jnp.zeros_like(slots.time)
+        first = jnp.zeros_like(fresh)
         slots, span = take_up(beginnings, fresh, slots), _span(beginnings, fresh, slots)
     previous = jnp.where(first[:, None], 0.0, multi_hot(slots.visit.codes, sizes.vocabulary))
     memory = Memory(previous=previous, seen=slots.seen)
     noise = draws.normal(Purpose.STEP, model.noise.step)
     state, heads = model.step(noise, slots.state, slots.visit, first, memory)
-    moment = _when(heads, tables, sizes, slots, first, first_gap, span, longest, once)
+    moment = _when(heads, tables, sizes, slots, first, span, longest, once)
     visit, time = moment.visit, moment.time
     terminal = visit.kind >= sizes.death
     drawn = draw_codes(heads, visit, sizes, draws, terminal)
@@ -141,54 +141,58 @@ def _inside(knots: Array, bins: Array, uniform: Array) -> Array:
     return jnp.round(left + (position - lower.astype(jnp.float32)) * (right - left)).astype(jnp.int32)
 
 
-def _begin(
-    model: PatientModel, tables: Tables, draws: Counters, once: Once, first: Array, slots: Slots
-) -> tuple[Slots, Array]:
-    """Slots whose patient is new get a context, a state and an origin; also the bins to the first step."""
+def _begin(model: PatientModel, tables: Tables, draws: Counters, once: Once, first: Array, slots: Slots) -> Slots:
+    """Slots whose patient is new get a context, an origin, when the record begins, and a state."""
     profile = jnp.searchsorted(tables.profile_weight, once.profile * tables.profile_weight[-1], side="right")
     offer = jnp.searchsorted(tables.offer_weight, once.offer * tables.offer_weight[-1], side="right")
     drawn = Context(
         statics=tables.profiles[jnp.minimum(profile, tables.profiles.shape[0] - 1)],
         outcome=jnp.full_like(slots.context.outcome, tables.outcome),
         codes=tables.offered[jnp.minimum(offer, tables.offered.shape[0] - 1)],
-        first_age=slots.context.first_age,
+        ages=jnp.broadcast_to(tables.ages, slots.context.ages.shape),
     )
     context = where(first, drawn, slots.context)
     old_state, structure = jax.tree.flatten(slots.state)
+    of_first = _Knots(tables.first_gap_knots, tables.first_landing_knots)
 
     def fill(slot: Array, _: Array, filled: tuple[Array, ...]) -> tuple[Array, ...]:
         source = jnp.minimum(slot, first.shape[0] - 1)
         noise = Counters(draws.left[source], draws.right[source]).normal(Purpose.START, model.noise.start)
-        state, logits = model.start(noise, jax.tree.map(lambda part: part[source], context))
-        begun = draw_index(logits.origin, once.origin[source])
-        gap = draw_index(logits.first_gap(begun), once.first_gap[source])
-        new = (begun, gap, *jax.tree.leaves(state))
+        mine = jax.tree.map(lambda part: part[source], context)
+        logits = model.origin(mine)
+        bin_of_origin = draw_index(logits.origin, once.origin[source])
+        origin = _inside(tables.origin_knots, bin_of_origin, once.origin_within[source])
+        choice = _Choice(once.first_gap[source], once.first_gap_within[source])
+        _, to_first = _gap(logits.first_gap(bin_of_origin), of_first, tables, origin, choice)
+        begun = origin + jnp.where(tables.births_known, to_first, 0)
+        state = model.start(noise, mine, _moment(tables, origin, begun, begun))
+        new = (origin, begun, *jax.tree.leaves(state))
         return tuple(old.at[slot].set(part, mode="drop") for old, part in zip(filled, new, strict=True))
 
-    zero = jnp.zeros_like(slots.origin)
-    begun, gap, *leaves = in_pieces(first.astype(jnp.int32), 1, BEGINNINGS_A_PIECE, fill, (zero, zero, *old_state))
+    before = (slots.origin, slots.begun, *old_state)
+    origin, begun, *leaves = in_pieces(first.astype(jnp.int32), 1, BEGINNINGS_A_PIECE, fill, before)
     state = jax.tree.unflatten(structure, leaves)
-    to_first = _inside(tables.first_gap_knots, gap, once.first_gap_within)
-    origin = jnp.where(first, _inside(tables.origin_knots, begun, once.origin_within), slots.origin)
-    first_gap = jnp.where(tables.births_known, to_first, 0)
-    age, year = _moment(tables, origin, jnp.minimum(origin + first_gap, tables.horizon))
-    blank = blank_visit(first.shape[0], slots.visit.codes.shape[1])._replace(age=age, year=year)
+    blank = blank_visit(first.shape[0], slots.visit.codes.shape[1])
+    blank = blank._replace(**_moment(tables, origin, begun, begun)._asdict())
     return slots._replace(
         context=context,
         state=state,
         origin=origin,
         time=jnp.where(first, origin, slots.time),
+        begun=begun,
         visit=where(first, blank, slots.visit),
         seen=jnp.where(first[:, None], 0.0, slots.seen),
         last_rank=jnp.where(first[:, None], -1.0, slots.last_rank),
         last_time=jnp.where(first[:, None], 0.0, slots.last_time),
-    ), first_gap
+        measurements=jnp.where(first[:, None], 0.0, slots.measurements),
+        total_rank=jnp.where(first[:, None], 0.0, slots.total_rank),
+    )
 
 
-def _moment(tables: Tables, origin: Array, time: Array) -> tuple[Array, Array]:
-    """Age and year of a time bin, as in `Visit`."""
+def _moment(tables: Tables, origin: Array, begun: Array, time: Array) -> Moment:
+    """The moment of a time bin."""
     unit = tables.step_seconds / YEAR
-    return (time - origin).astype(jnp.float32) * unit, (time - tables.horizon - 1).astype(jnp.float32) * unit
+    return Moment(*((time - zero).astype(jnp.float32) * unit for zero in (origin, tables.horizon + 1, begun)))
 
 
 def _when(
@@ -197,7 +201,6 @@ def _when(
     sizes: Sizes,
     slots: Slots,
     first: Array,
-    first_gap: Array,
     span: _Span,
     longest: Array,
     once: Once,
@@ -207,9 +210,10 @@ def _when(
     impossible = first[:, None] & (jnp.arange(sizes.kinds) == sizes.continues)[None]
     kind = draw_index(jnp.where(impossible, -jnp.inf, logits), once.kind)
     visit = slots.visit._replace(kind=kind)
-    gap, bins = _gap(heads.gap(visit), tables, slots.time, once)
-    gap, bins = jnp.where(first, 0, gap), jnp.where(first, first_gap, bins)
-    time = slots.time + bins
+    knots = _Knots(tables.gap_knots, tables.landing_knots)
+    gap, bins = _gap(heads.gap(visit), knots, tables, slots.time, _Choice(once.gap, once.gap_within))
+    gap = jnp.where(first, 0, gap)
+    time = jnp.where(first, slots.begun, slots.time + bins)
     over = (slots.visit_number + 1 >= longest) & (kind < sizes.death)
     kind = jnp.where(over | (time > span.until), sizes.end, kind)
     time = jnp.minimum(time, jnp.maximum(span.until, slots.time))
@@ -219,8 +223,8 @@ def _when(
     early = (time < span.since) & ~untold
     hopeless = slots.attempt >= MOST_SILENT
     time = jnp.where(early & hopeless, span.since, time)
-    age, year = _moment(tables, slots.origin, time)
-    visit = visit._replace(kind=kind, gap=gap, age=age, year=year)
+    moment = _moment(tables, slots.origin, slots.begun, time)
+    visit = visit._replace(kind=kind, gap=gap, **moment._asdict())
     visit = visit._replace(clock=draw_index(heads.clock(visit), once.clock))
     return _Moment(visit, time, early & ~hopeless, early & hopeless)
 
@@ -230,26 +234,44 @@ def _span(beginnings: Beginnings, fresh: Array, slots: Slots) -> _Span:
     return _Span(jnp.where(fresh, beginnings.since[row], slots.time), beginnings.until[row])
 
 
-def _gap(logits: Array, tables: Tables, time: Array, once: Once) -> tuple[Array, Array]:
+class _Knots(NamedTuple):
+    """Of gaps up to a year, and of where in the calendar longer ones end."""
+
+    gap: Array
+    landing: Array
+
+
+class _Choice(NamedTuple):
+    """The numbers that decide on the bin of a gap, and on the place in it."""
+
+    bin: Array
+    within: Array
+
+
+def _gap(logits: Array, knots: _Knots, tables: Tables, time: Array, choice: _Choice) -> tuple[Array, Array]:
     """The bin of the gap after a time bin, and the gap in time bins: up to a year, or to where in the calendar."""
-    short = tables.gap_knots.shape[0]
-    latest = tables.horizon - tables.landing_knots[:, 0].astype(jnp.int32)
+    short = knots.gap.shape[0]
+    latest = tables.horizon - knots.landing[:, 0].astype(jnp.int32)
     earliest = time + tables.long_gap + 1
     beyond = jnp.pad(latest[None] < earliest[:, None], ((0, 0), (short, 0)))
-    gap = draw_index(jnp.where(beyond, -jnp.inf, logits), once.gap)
-    landing = tables.horizon - _inside(tables.landing_knots, jnp.maximum(gap - short, 0), once.gap_within)
-    within = _inside(tables.gap_knots, jnp.minimum(gap, short - 1), once.gap_within)
+    gap = draw_index(jnp.where(beyond, -jnp.inf, logits), choice.bin)
+    landing = tables.horizon - _inside(knots.landing, jnp.maximum(gap - short, 0), choice.within)
+    within = _inside(knots.gap, jnp.minimum(gap, short - 1), choice.within)
     return gap, jnp.where(gap < short, within, jnp.maximum(landing, earliest) - time)
 
 
 def _with_history(visit: Visit, slots: Slots) -> Visit:
-    """The visit with the last value of each of its codes."""
-    last_rank = jnp.take_along_axis(slots.last_rank, visit.codes, axis=-1)
-    last_time = jnp.take_along_axis(slots.last_time, visit.codes, axis=-1)
+    """The visit with what is known of the values of its codes before."""
+    last_rank, last_time, count, total = (
+        jnp.take_along_axis(part, visit.codes, axis=-1)
+        for part in (slots.last_rank, slots.last_time, slots.measurements, slots.total_rank)
+    )
     known = (visit.codes > 0) & (last_rank >= 0)
     return visit._replace(
         last_rank=jnp.where(known, last_rank, -1.0),
         last_age=jnp.where(known, visit.age[:, None] - last_time, 0.0),
+        measurements=jnp.where(known, count, 0.0),
+        mean_rank=jnp.where(known, total / jnp.maximum(count, 1.0), 0.0),
     )
 
 
@@ -262,6 +284,8 @@ def _remember(slots: Slots, visit: Visit) -> Slots:
         seen=slots.seen.at[rows, visit.codes].set(1.0, mode="promise_in_bounds").at[:, 0].set(0.0),
         last_rank=slots.last_rank.at[rows, measured].set(visit.rank, mode="promise_in_bounds").at[:, 0].set(-1.0),
         last_time=slots.last_time.at[rows, measured].set(age, mode="promise_in_bounds"),
+        measurements=slots.measurements.at[rows, measured].add(1.0, mode="promise_in_bounds"),
+        total_rank=slots.total_rank.at[rows, measured].add(visit.rank, mode="promise_in_bounds"),
         visit_number=slots.visit_number + 1,
     )
 

@@ -42,13 +42,16 @@ class Beginnings(NamedTuple):
     origin: Array
     """(H,) int32 time bin"""
     time: Array
-    """(H,) int32 time bin of the last step."""
+    """(H,) int32 time bin of the last step, and `begun` (H,) of the first one."""
+    begun: Array
     visit: Visit
     """(H, ...) the last step"""
     seen: Array
-    """(H, V), and `last_rank`, `last_time` likewise: as in `Slots`."""
+    """(H, V), like those that follow: as in `Slots`."""
     last_rank: Array
     last_time: Array
+    measurements: Array
+    total_rank: Array
     since: Array
     """(H,) int32 time bin of the first step at the earliest, and `until` (H,) of the last one at the latest."""
     until: Array
@@ -68,16 +71,13 @@ def take_up(beginnings: Beginnings, fresh: Array, slots: Slots) -> Slots:
 
     state = jax.tree.map(lambda new, old: put(new.at[of_patient].get(mode="clip"), old), beginnings.state, slots.state)
     visit = jax.tree.map(lambda new, old: put(new[row], old), beginnings.visit, slots.visit)
-    return slots._replace(
-        context=slots.context._replace(statics=put(beginnings.statics[row], slots.context.statics)),
-        state=state,
-        origin=put(beginnings.origin[row], slots.origin),
-        time=put(beginnings.time[row], slots.time),
-        visit=visit,
-        seen=put(beginnings.seen[row], slots.seen),
-        last_rank=put(beginnings.last_rank[row], slots.last_rank),
-        last_time=put(beginnings.last_time[row], slots.last_time),
-    )
+    same: dict[str, Any] = {name: put(getattr(beginnings, name)[row], getattr(slots, name)) for name in _SAME}
+    context = slots.context._replace(statics=put(beginnings.statics[row], slots.context.statics))
+    return slots._replace(context=context, state=state, visit=visit, **same)
+
+
+_SAME = ("origin", "time", "begun", "seen", "last_rank", "last_time", "measurements", "total_rank")
+"""Fields that are the same in `Slots`."""
 
 
 def beginnings(
@@ -88,7 +88,6 @@ def beginnings(
     sizes, scales = run.model.sizes, run.scales
     steps, _ = table.tabulate(sequences, scales, sizes)
     last = steps.step_offsets[1:] - 2
-    seen, last_rank, last_time = _memory(steps, sizes)
     bins = scales.step_seconds
     copies, shift = histories.copies, histories.shift[first:end]
     statics = np.zeros((end - first, tables.profiles.shape[1]), np.int32)
@@ -98,10 +97,9 @@ def beginnings(
         "statics": statics,
         "origin": origins(sequences, bins)[0].astype(np.int32),
         "time": (sequences.time[sequences.step_offsets[1:] - 1] // bins).astype(np.int32),
+        "begun": (sequences.time[sequences.step_offsets[:-1]] // bins).astype(np.int32),
         "visit": Visit(*(column[last] for column in steps.visit)),
-        "seen": seen,
-        "last_rank": last_rank,
-        "last_time": last_time,
+        **_memory(steps, sizes),
         "since": ((histories.since[first:end] - shift) // bins).astype(np.int32),
         "until": ((histories.until[first:end] - shift) // bins).astype(np.int32),
     }
@@ -119,24 +117,22 @@ def _padded(part: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:
     return np.pad(part, [(0, rows)] + [(0, 0)] * (part.ndim - 1))
 
 
-def _memory(steps: Table, sizes: Sizes) -> tuple[np.ndarray[Any, Any], ...]:
-    """(H, V) float32 each: which codes were seen, the rank of their last value (-1 without), and the age then."""
-    shape = (steps.patients, sizes.vocabulary)
-    seen, last_rank, last_time = (
-        np.zeros(shape, np.float32),
-        np.full(shape, -1, np.float32),
-        np.zeros(shape, np.float32),
-    )
+def _memory(steps: Table, sizes: Sizes) -> dict[str, np.ndarray[Any, Any]]:
+    """What `Slots` remember of codes and values, each (H, V) float32."""
     owner = np.repeat(np.arange(steps.patients), np.diff(steps.step_offsets))
     row, place = np.nonzero(steps.visit.codes)
-    code = steps.visit.codes[row, place]
-    seen[owner[row], code] = 1
+    at = owner[row], steps.visit.codes[row, place]
     measured = steps.visit.value[row, place] > 0
-    row, place, code = row[measured], place[measured], code[measured]
+    at_value = at[0][measured], at[1][measured]
+    rank, age = steps.visit.rank[row, place][measured], steps.visit.age[row][measured]
+    memory = {name: np.zeros((steps.patients, sizes.vocabulary), np.float32) for name in _SAME[3:]}
+    memory["seen"][at] = 1
+    memory["last_rank"][:] = -1
     # In the order of time: the last of several assignments to one place remains.
-    last_rank[owner[row], code] = steps.visit.rank[row, place]
-    last_time[owner[row], code] = steps.visit.age[row]
-    return seen, last_rank, last_time
+    memory["last_rank"][at_value], memory["last_time"][at_value] = rank, age
+    np.add.at(memory["measurements"], at_value, np.float32(1))
+    np.add.at(memory["total_rank"], at_value, rank)
+    return memory
 
 
 def _states(model: PatientModel, tables: Tables, steps: Table, first: int, copies: int, seed: int) -> Any:
@@ -155,12 +151,12 @@ def _states(model: PatientModel, tables: Tables, steps: Table, first: int, copie
 
 
 def _context(tables: Tables, context: Context) -> Context:
-    """The statics, and what is asked of the outcome."""
+    """The statics, and what is asked of the outcome and the age at the end."""
     return Context(
         statics=context.statics,
         outcome=np.full_like(context.outcome, tables.outcome),
         codes=np.zeros_like(context.codes),
-        first_age=np.full_like(context.first_age, np.nan),
+        ages=np.broadcast_to(np.asarray(tables.ages), context.ages.shape),
     )
 
 

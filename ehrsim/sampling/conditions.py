@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import msgspec
 import numpy as np
 
-from ehrsim.codes import join
-from ehrsim.errors import UsageError
+from ehrsim import codes
+from ehrsim.errors import InputError, UsageError
+from ehrsim.models.embeddings import OLDEST
 from ehrsim.sampling.slots import Tables
 from ehrsim.visits.packing import CONTEXT_CODES
 from ehrsim.visits.scales import Scales
@@ -20,27 +23,35 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What every generated patient must satisfy."""
 
     sex: str | None = None
-    """`female` or `male` (any GENDER// code that the training data has)."""
+    """`female` or `male`: any that the training data has; like `race` and `ethnicity` by code or by display."""
+    race: str | None = None
+    ethnicity: str | None = None
     age: tuple[float, float] | None = None
     """Age in years at the end of the record, from the first up to but excluding the second."""
     alive: bool | None = None
     """True: alive at the end of the record; False: deceased."""
     required: tuple[str, ...] = ()
-    """Codes that must occur: a code, a parent of codes, or a prefix ending in `*`."""
+    """Codes that must occur: a code, a parent of codes, or a prefix ending in `*`; any of a value set, which is
+    alternatives with `|` between them, or `@FILE` with one a line."""
     excluded: tuple[str, ...] = ()
-    """Codes that must not occur."""
+    """Codes that must not occur, of a value set none."""
+
+    def statics(self) -> dict[str, str]:
+        """The static facts asked for, by kind."""
+        asked = {"sex": self.sex, "race": self.race, "ethnicity": self.ethnicity}
+        return {kind: wanted for kind, wanted in asked.items() if wanted is not None}
 
 
 def tables_for(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -> Tables:
     """The device tables of a run under conditions; raises `UsageError` where they name what the run does not know."""
     profiles, weight = _profiles(conditions, vocabulary, scales)
-    required = [_matching(vocabulary, code) for code in conditions.required]
+    required = [_alternatives(vocabulary, code) for code in conditions.required]
     mask = np.zeros((len(required), vocabulary.size), bool)
     for row, indices in enumerate(required):
         mask[row, indices] = True
     excluded = np.zeros(vocabulary.size, bool)
     for code in conditions.excluded:
-        excluded[_matching(vocabulary, code)] = True
+        excluded[_alternatives(vocabulary, code)] = True
     offered, offer_weight = _offers(required, scales)
     low, high = conditions.age or (-np.inf, np.inf)
     if not low < high:
@@ -51,6 +62,7 @@ def tables_for(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -
         landing_knots=jnp.asarray(scales.landing.knots, jnp.float32),
         long_gap=jnp.int32(scales.long_gap),
         first_gap_knots=jnp.asarray(scales.first_gap.knots, jnp.float32),
+        first_landing_knots=jnp.asarray(scales.first_landing.knots, jnp.float32),
         origin_knots=jnp.asarray(scales.origin.knots, jnp.float32),
         horizon=jnp.int32(scales.horizon),
         births_known=jnp.asarray(scales.births_known),
@@ -65,22 +77,63 @@ def tables_for(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -
         required=jnp.asarray(mask),
         excluded=jnp.asarray(excluded),
         age_range=jnp.asarray([low, high], jnp.float32),
+        ages=jnp.asarray(np.clip([low, high], 0, OLDEST) if conditions.age else [np.nan, np.nan], jnp.float32),
     )
 
 
 def _profiles(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -> tuple[np.ndarray, np.ndarray]:
-    """The sets of statics to draw from: all, or those of the sex asked for."""
-    if conditions.sex is None:
-        return scales.profiles, scales.profile_shares
-    wanted = join("gender", "GENDER", conditions.sex)
-    index = [position for position, entry in enumerate(vocabulary.statics, 1) if entry.code == wanted]
-    rows = (scales.profiles[:, :, None] == np.array(index or [-1])).any((1, 2))
-    if not rows.any():
-        known = sorted(e.code.partition("//")[2] for e in vocabulary.statics if e.code.startswith("GENDER//"))
-        raise UsageError(
-            f"no patients of sex `{conditions.sex}` in the training data", hint=f"known: {', '.join(known)}"
-        )
+    """The sets of statics to draw from: all, or those with the sex, race and ethnicity asked for."""
+    rows = np.ones(len(scales.profiles), bool)
+    for kind, wanted in conditions.statics().items():
+        index = _static(vocabulary, kind, wanted)
+        having = (scales.profiles == index).any(1)
+        if not (rows & having).any():
+            raise UsageError(
+                f"no patients of {kind} `{wanted}` in the training data who are all else that is asked for"
+            )
+        rows &= having
     return scales.profiles[rows], scales.profile_shares[rows]
+
+
+def _static(vocabulary: Vocabulary, kind: str, wanted: str) -> int:
+    """The index of the static fact of a kind (sex, race, ethnicity) with a code or a display."""
+    system = f"{_SYSTEMS[kind]}//"
+    known: dict[str, str] = {}
+    for position, entry in enumerate(vocabulary.statics, start=1):
+        if entry.code.startswith(system):
+            value = entry.code.removeprefix(system)
+            display = vocabulary.descriptions.get(entry.code) or _DISPLAYS.get(value) or value
+            known[value] = display
+            if wanted.lower() in (value.lower(), display.lower()):
+                return position
+    found = ", ".join(value if value == display else f"{value} ({display})" for value, display in sorted(known.items()))
+    raise UsageError(f"no patients of {kind} `{wanted}` in the training data", hint=f"known: {found or 'none'}")
+
+
+_DISPLAYS = {**codes.RACES, **codes.ETHNICITIES}
+_SYSTEMS = {"sex": "GENDER", "race": "RACE", "ethnicity": "ETHNICITY"}
+
+
+def _alternatives(vocabulary: Vocabulary, wanted: str) -> np.ndarray:
+    """Indices of the codes of a value set: alternatives with `|` between them, or `@FILE` with one a line."""
+    patterns = wanted.split("|")
+    if wanted.startswith("@"):
+        path = Path(wanted[1:])
+        try:
+            lines = path.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the value set {path} cannot be read: {error}") from error
+        patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    # Of a value set only some codes need be known; a code by itself must be.
+    found = [
+        _matching(vocabulary, pattern) if len(patterns) == 1 else vocabulary.matching(pattern) for pattern in patterns
+    ]
+    indices = np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+    if not len(indices):
+        raise UsageError(
+            f"no code of `{wanted}` is in the vocabulary of the run", hint="list its codes with ehrsim inspect RUN"
+        )
+    return indices
 
 
 def _matching(vocabulary: Vocabulary, pattern: str) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ehrsim.batch import Sizes, Visit
+from ehrsim.batch import PAST, Sizes, Visit
 from ehrsim.models.base import At, EventHeads, Heads, Measured, OrderedHead, SetHead, measured_at, softplus, where
+from ehrsim.models.values import rank_at
 from ehrsim.sampling.counters import Counters, Purpose
 from ehrsim.sampling.sets import Draw, draw_index, draw_set, join_sets
 from ehrsim.sampling.slots import Tables
@@ -152,9 +153,8 @@ def repeat(events: EventHeads, visit: Visit, draws: Counters) -> tuple[Visit, Ar
     def pick(values: Array, empty: float) -> Array:
         return jnp.where(real, jnp.take_along_axis(values, source, axis=1), jnp.asarray(empty, values.dtype))
 
-    spread = visit._replace(
-        codes=pick(visit.codes, 0), last_rank=pick(visit.last_rank, -1), last_age=pick(visit.last_age, 0)
-    )
+    past = {name: pick(getattr(visit, name), -1 if name == "last_rank" else 0) for name in PAST}
+    spread = visit._replace(codes=pick(visit.codes, 0), **past)
     return spread, upto[:, -1] > places
 
 
@@ -184,7 +184,7 @@ def _values(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draw
         """(K, B) of the n-th code with values in each slot, from (B, K) by place."""
         return jnp.take_along_axis(part, nth, axis=-1)[slot].T
 
-    measured = Measured(by_turn(visit.codes), by_turn(visit.last_rank), by_turn(visit.last_age))
+    measured = Measured(by_turn(visit.codes), *(by_turn(getattr(visit, name)) for name in PAST))
     uniforms = jnp.stack([draws.uniform(what, places)[slot].T for what in (Purpose.VALUE, Purpose.RANK)], axis=1)
     nothing = jnp.zeros((places, slots), jnp.int32)
     before = _Values(jnp.int32(0), nothing, nothing.astype(jnp.float32), _of(events.state, slot))
@@ -228,13 +228,13 @@ def _one_value_after_the_other(
             asked = jax.tree.map(lambda part: part[carry.turn, :left], measured)
             for_bin, within = uniforms[carry.turn, :, :left]
             value = draw_index(events.value(carry.state, asked), for_bin)
-            fresh = jnp.where(value > 0, ((value - 1).astype(jnp.float32) + within) / sizes.value_bins, 0.0)
-            rank = jnp.where(value == sizes.same, asked.last_rank, fresh)
+            rank = rank_at(value, within, asked.last_rank, sizes)
+            after = events.after(carry.state, asked.code, rank, asked.last_rank)
             return _Values(
                 turn=carry.turn + 1,
                 value=carry.value.at[carry.turn, :left].set(value),
                 rank=carry.rank.at[carry.turn, :left].set(rank),
-                state=where(value > 0, events.after(carry.state, asked.code, rank), carry.state),
+                state=where(value > 0, after, carry.state),
             )
 
         drawn = jax.lax.while_loop(unfinished, draw, rest)

@@ -35,8 +35,9 @@ def continued_blocks(
     Raises `UsageError` for conditions that cannot be met, or that concern what a history has settled.
     """
     conditions = conditions or Conditions()
-    if conditions.sex is not None:
-        raise UsageError("a history says of which sex the patient is", hint="choose histories instead of --sex")
+    if stated := conditions.statics():
+        kind = next(iter(stated))
+        raise UsageError(f"a history says of which {kind} the patient is", hint=f"choose histories instead of --{kind}")
     tables = tables_for(conditions, run.vocabulary, run.scales)
     copies = histories.copies
     together = max(BLOCK // copies, 1)

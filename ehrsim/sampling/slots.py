@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ehrsim.batch import Context, Visit
+from ehrsim.batch import Context, Moment, Visit
 from ehrsim.models.base import PatientModel
 from ehrsim.sampling.counters import Counters, counters
 
@@ -26,6 +26,8 @@ class Tables(NamedTuple):
     long_gap: Array
     """() int32 the longest gap that is not a long one"""
     first_gap_knots: Array
+    """(short first gaps, 5) float32 time bins, and `first_landing_knots` (long ones, 5) time bins before the horizon"""
+    first_landing_knots: Array
     origin_knots: Array
     horizon: Array
     """() int32 last time bin of any record; a record that would pass it ends there."""
@@ -49,6 +51,8 @@ class Tables(NamedTuple):
     """(V,) bool: none of these may occur."""
     age_range: Array
     """(2,) float32 ages at the end of the record, from the first up to but excluding the second."""
+    ages: Array
+    """(2,) float32 the same as `Context` has them."""
 
 
 class Slots(NamedTuple):
@@ -63,7 +67,8 @@ class Slots(NamedTuple):
     origin: Array
     """(B,) int32 time bin of birth, or of the first step."""
     time: Array
-    """(B,) int32 time bin of the step before."""
+    """(B,) int32 time bin of the step before, and `begun` (B,) of the first step."""
+    begun: Array
     context: Context
     state: Any
     visit: Visit
@@ -74,6 +79,9 @@ class Slots(NamedTuple):
     """(B, V) float32, -1 where never measured."""
     last_time: Array
     """(B, V) float32 age in years at the last measurement."""
+    measurements: Array
+    """(B, V) float32 values so far, and `total_rank` (B, V) float32 the sum of their ranks."""
+    total_rank: Array
     waiting: Array
     """() int32 the next patient to hand out."""
 
@@ -112,7 +120,8 @@ def empty_slots(model: PatientModel, tables: Tables, seed: Array, first: int, sl
     index = jnp.arange(slots, dtype=jnp.int32)
     context = _blank_context(tables, slots)
     zero = jnp.zeros(slots, jnp.int32)
-    state, _ = model.start(jnp.zeros((slots, model.noise.start)), context)
+    nothing = jnp.zeros(slots)
+    state = model.start(jnp.zeros((slots, model.noise.start)), context, Moment(nothing, nothing, nothing))
     return Slots(
         patient=first + index,
         attempt=zero,
@@ -120,12 +129,15 @@ def empty_slots(model: PatientModel, tables: Tables, seed: Array, first: int, sl
         draws=counters(seed, first + index, zero, zero),
         origin=zero,
         time=zero,
+        begun=zero,
         context=context,
         state=state,
         visit=blank_visit(slots, sizes.places),
         seen=jnp.zeros((slots, sizes.vocabulary), jnp.float32),
         last_rank=jnp.full((slots, sizes.vocabulary), -1.0, jnp.float32),
         last_time=jnp.zeros((slots, sizes.vocabulary), jnp.float32),
+        measurements=jnp.zeros((slots, sizes.vocabulary), jnp.float32),
+        total_rank=jnp.zeros((slots, sizes.vocabulary), jnp.float32),
         waiting=jnp.int32(first + slots),
     )
 
@@ -135,7 +147,7 @@ def _blank_context(tables: Tables, slots: int) -> Context:
         statics=jnp.zeros((slots, tables.profiles.shape[1]), jnp.int32),
         outcome=jnp.zeros(slots, jnp.int32),
         codes=jnp.zeros((slots, tables.offered.shape[1]), jnp.int32),
-        first_age=jnp.full(slots, jnp.nan, jnp.float32),
+        ages=jnp.full((slots, 2), jnp.nan, jnp.float32),
     )
 
 
@@ -150,6 +162,7 @@ def blank_visit(slots: int, places: int) -> Visit:
         length=whole,
         age=real,
         year=real,
+        elapsed=real,
         codes=whole_places,
         offset=whole_places,
         value=whole_places,
@@ -157,4 +170,6 @@ def blank_visit(slots: int, places: int) -> Visit:
         duration=whole_places,
         last_rank=real_places - 1,
         last_age=real_places,
+        measurements=real_places,
+        mean_rank=real_places,
     )

@@ -111,7 +111,7 @@ def _batch(
             statics=pad(table.context_statics),
             outcome=pad(table.outcome),
             codes=pad(context_codes),
-            first_age=pad(table.first_age),
+            ages=pad(np.stack([table.last_age, table.last_age], axis=1)),
         ),
         origin=pad(table.origin),
         first_gap=pad(table.first_gap),

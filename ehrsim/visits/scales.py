@@ -23,6 +23,7 @@ DURATION_BINS = 8
 DURATION_LEVELS = 16
 GAP_BINS = 64
 LANDING_BINS = 32
+FIRST_LANDING_BINS = 64
 LONG_GAP_DAYS = 400
 CLOCK_BINS = 48
 LENGTH_BINS = 48
@@ -160,7 +161,9 @@ class Scales(NamedTuple):
     some date, and bins of the gap itself would be too wide to meet it.
     """
     first_gap: Histogram
-    """Time bins from birth to the first step."""
+    """Time bins from birth to the first step, up to `long_gap`, and `first_landing` where the first step is if it comes
+    later: like `gap` and `landing`. Many records begin at some date, at whatever age."""
+    first_landing: Histogram
     clock: Histogram
     """Seconds from the start of a time bin to the anchor of its step."""
     length: Histogram
@@ -197,6 +200,11 @@ class Scales(NamedTuple):
         long = self.gap.bins + self.landing.assign(self.horizon - time)
         return np.where(gaps > self.long_gap, long, self.gap.assign(gaps)).astype(np.int32)
 
+    def first_gap_index(self, gaps: Int64, time: Int64) -> Int32:
+        """The bin of each gap from birth to a first step at a time bin."""
+        long = self.first_gap.bins + self.first_landing.assign(self.horizon - time)
+        return np.where(gaps > self.long_gap, long, self.first_gap.assign(gaps)).astype(np.int32)
+
 
 def long_gap(step_seconds: int) -> int:
     """A little more than a year in time bins, so that yearly visits are told apart to the day."""
@@ -219,7 +227,10 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
     inner = (sequences.offset != 0) & (sequences.offset != owner)
     has_value, has_duration = ~np.isnan(sequences.value), sequences.duration != MISSING
     births = sequences.birth[sequences.birth != MISSING]
-    to_first = step_bin[first] - birth_bin[np.diff(sequences.step_offsets) > 0]
+    born = has_birth[np.diff(sequences.step_offsets) > 0]
+    first_bin = step_bin[first][born]
+    to_first = np.maximum(first_bin - birth_bin[np.diff(sequences.step_offsets) > 0][born], 0)
+    late = to_first > long_gap(step_seconds)
     ends = ~np.isnan(sequences.end_value)
     days = sequences.length[ends] / 86_400.0
     alive = int((sequences.death == MISSING).sum())
@@ -228,7 +239,8 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
         step_seconds=step_seconds,
         gap=fit_histogram(np.maximum(every_gap[~is_long], 0), GAP_BINS),
         landing=fit_histogram(horizon - landing[is_long], LANDING_BINS),
-        first_gap=fit_histogram(np.maximum(to_first[has_birth[np.diff(sequences.step_offsets) > 0]], 0), GAP_BINS),
+        first_gap=fit_histogram(to_first[~late], GAP_BINS),
+        first_landing=fit_histogram(horizon - first_bin[late], FIRST_LANDING_BINS),
         clock=fit_histogram(sequences.time - step_bin * step_seconds, CLOCK_BINS),
         length=fit_histogram(sequences.length[has_length], LENGTH_BINS),
         offset=fit_histogram(sequences.offset[inner], OFFSET_BINS),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ehrsim.batch import Sizes, Visit
+from ehrsim.batch import CHANGES, Sizes, Visit
 from ehrsim.visits.scales import (
     AT_END,
     AT_START,
@@ -27,7 +27,8 @@ class Table(NamedTuple):
     step_offsets: Int64
     context_statics: Int32
     outcome: Int32
-    first_age: NDArray[np.float32]
+    last_age: NDArray[np.float32]
+    """(P,) years, of the terminal step."""
     origin: Int32
     first_gap: Int32
     timed: NDArray[np.bool_]
@@ -55,12 +56,12 @@ def sizes(vocabulary: Vocabulary, scales: Scales, places: int) -> Sizes:
         statics=len(vocabulary.statics) + 1,
         gaps=scales.gap.bins + scales.landing.bins,
         landings=tuple(-float(middle) * scales.step_seconds / YEAR for middle in scales.landing.knots[:, 2]),
-        first_gaps=scales.first_gap.bins,
+        first_gaps=scales.first_gap.bins + scales.first_landing.bins,
         origins=scales.origin.bins,
         clocks=scales.clock.bins,
         lengths=scales.length.bins + 1,
         offsets=scales.offset.bins + 2,
-        values=1 + VALUE_BINS + 1,
+        values=1 + VALUE_BINS + 1 + CHANGES,
         durations=DURATION_BINS + 1,
         places=places,
     )
@@ -170,16 +171,18 @@ def _table(sequences: Sequences, scales: Scales, size: Sizes) -> Table:
     since_origin = (step_bin - origin_bin[patient_of_row]) * float(scales.step_seconds)
     age = (np.maximum(since_origin, 0) / YEAR).astype(np.float32)
     year = ((time - (scales.horizon + 1) * scales.step_seconds) / YEAR).astype(np.float32)
-    first_bins = np.maximum(step_bin[step_offsets[:-1]] - origin_bin, 0)
+    first_bin = step_bin[step_offsets[:-1]]
+    elapsed = ((step_bin - first_bin[patient_of_row]) * float(scales.step_seconds) / YEAR).astype(np.float32)
+    first_gap = scales.first_gap_index(np.maximum(first_bin - origin_bin, 0), first_bin)
     events = _event_bins(sequences, scales, size, rows, total)
     distinct, code_offsets = _distinct_codes(sequences)
     return Table(
         step_offsets=step_offsets,
         context_statics=_static_rows(sequences),
         outcome=np.where(dead, 2, 1).astype(np.int32),
-        first_age=age[step_offsets[:-1]],
+        last_age=age[last_rows],
         origin=scales.origin.assign(origin_bin),
-        first_gap=np.where(has_birth, scales.first_gap.assign(first_bins), -1).astype(np.int32),
+        first_gap=np.where(has_birth, first_gap, -1).astype(np.int32),
         timed=timed,
         visit=Visit(
             kind=kind,
@@ -188,6 +191,7 @@ def _table(sequences: Sequences, scales: Scales, size: Sizes) -> Table:
             length=length,
             age=age,
             year=year,
+            elapsed=elapsed,
             **events,
         ),
         code_offsets=code_offsets,
@@ -238,8 +242,10 @@ def _event_bins(
     offset = scales.offset.assign(sequences.offset) + 2
     offset = np.where(sequences.offset == length, AT_END, offset)
     offset = np.where(sequences.offset == 0, AT_START, offset)
-    last, last_age = _last_values(sequences, has_value)
+    chains = _chains(sequences)
+    last, last_age = _last_values(sequences, chains, has_value)
     last_rank = np.where(last >= 0, rank[last], np.float32(-1))
+    number, mean_rank = _mean_ranks(chains, has_value, rank)
     same = has_value & (last >= 0) & (sequences.value == sequences.value[last])
     value = np.where(same, size.same, np.where(has_value, 1 + (rank * size.value_bins).astype(np.int32), 0))
     columns = {
@@ -250,6 +256,8 @@ def _event_bins(
         "duration": (duration, np.int32),
         "last_rank": (last_rank, np.float32),
         "last_age": (last_age, np.float32),
+        "measurements": (number, np.float32),
+        "mean_rank": (mean_rank, np.float32),
     }
     filled = {}
     for name, (column, dtype) in columns.items():
@@ -267,25 +275,55 @@ def _dither(sequences: Sequences) -> NDArray[np.float64]:
     return drawn[pair]
 
 
-def _last_values(sequences: Sequences, has_value: NDArray[np.bool_]) -> tuple[Int64, NDArray[np.float32]]:
-    """For each event the row of the code's last value in an earlier step (-1: none) and the years since then."""
+class _Chains(NamedTuple):
+    """Events in the order of patient, code and time, with where those of a patient and code, and of a step, begin."""
+
+    order: Int64
+    """(E,) row of each"""
+    chain: Int64
+    """(E,) position of the first one of the patient and code, and `block` (E,) of those the first one in the step."""
+    block: Int64
+
+
+def _chains(sequences: Sequences) -> _Chains:
     step = sequences.step_of_event()
     owner = sequences.patient_of_step()[step]
-    last = np.full(len(step), -1, np.int64)
-    last_age = np.zeros(len(step), np.float32)
     order = np.lexsort((np.arange(len(step)), sequences.entry, owner))
-    same_code = np.zeros(len(order), bool)
-    same_code[1:] = (owner[order][1:] == owner[order][:-1]) & (
-        sequences.entry[order][1:] == sequences.entry[order][:-1]
+    owner, entry, step = owner[order], sequences.entry[order], step[order]
+    position = np.arange(len(order))
+    new_chain = np.ones(len(order), bool)
+    new_chain[1:] = (owner[1:] != owner[:-1]) | (entry[1:] != entry[:-1])
+    new_block = new_chain.copy()
+    new_block[1:] |= step[1:] != step[:-1]
+    return _Chains(
+        order,
+        np.maximum.accumulate(np.where(new_chain, position, 0)),
+        np.maximum.accumulate(np.where(new_block, position, 0)),
     )
-    new_step = np.ones(len(order), bool)
-    new_step[1:] = ~same_code[1:] | (step[order][1:] != step[order][:-1])
-    group_start = np.maximum.accumulate(np.where(~same_code, np.arange(len(order)), 0))
-    block_start = np.maximum.accumulate(np.where(new_step, np.arange(len(order)), 0))
+
+
+def _last_values(
+    sequences: Sequences, chains: _Chains, has_value: NDArray[np.bool_]
+) -> tuple[Int64, NDArray[np.float32]]:
+    """For each event the row of the code's last value in an earlier step (-1: none) and the years since then."""
+    order, chain, block = chains
+    last, last_age = np.full(len(order), -1, np.int64), np.zeros(len(order), np.float32)
     valued = np.maximum.accumulate(np.where(has_value[order], np.arange(len(order)), -1))
-    before = np.where(block_start > 0, valued[np.maximum(block_start - 1, 0)], -1)
-    found = (before >= group_start) & (block_start > group_start)
+    before = np.where(block > 0, valued[np.maximum(block - 1, 0)], -1)
+    found = before >= chain
     rows, sources = order[found], order[before[found]]
     last[rows] = sources
-    last_age[rows] = (sequences.time[step[rows]] - sequences.time[step[sources]]) / YEAR
+    time = sequences.time[sequences.step_of_event()]
+    last_age[rows] = (time[rows] - time[sources]) / YEAR
     return last, last_age
+
+
+def _mean_ranks(
+    chains: _Chains, has_value: NDArray[np.bool_], rank: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """For each event how many values the code had in earlier steps, and the mean of their ranks (0: none)."""
+    order, chain, block = chains
+    upto = [np.append(0.0, np.cumsum(column[order].astype(np.float64))) for column in (has_value, rank)]
+    number, total = np.zeros(len(order)), np.zeros(len(order))
+    number[order], total[order] = (sums[block] - sums[chain] for sums in upto)
+    return number.astype(np.float32), (total / np.maximum(number, 1)).astype(np.float32)

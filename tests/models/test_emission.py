@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ehrsim.batch import Sizes
+from ehrsim.batch import CHANGES, Sizes
 from ehrsim.models import base
 from ehrsim.models.base import Heads, Memory
 from ehrsim.models.emission import OrderedEmission, SetEmission
@@ -28,7 +28,7 @@ SIZES = Sizes(
     clocks=2,
     lengths=2,
     offsets=3,
-    values=3,
+    values=3 + CHANGES,
     durations=2,
     places=PLACES,
 )

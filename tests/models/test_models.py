@@ -73,22 +73,23 @@ def test_the_likelihood_of_a_patient_does_not_depend_on_the_batch(name, tiny_run
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
-    from ehrsim.batch import Context
+    from ehrsim.batch import PAST, Context, Moment
     from ehrsim.models.base import Measured, Memory
     from ehrsim.sampling.slots import blank_visit
 
     model, sizes = runs.load(tiny_run(name).folder).model, tiny_data.sizes
     noise = model.noise
     zeros = np.zeros((3, 2), np.int32)
-    context = Context(zeros, zeros[:, 0], zeros, np.full(3, np.nan, np.float32))
+    context = Context(zeros, zeros[:, 0], zeros, np.full((3, 2), np.nan, np.float32))
     memory = Memory(*(np.zeros((3, sizes.vocabulary), np.float32) for _ in range(2)))
     visit = blank_visit(3, sizes.places)
     real = np.zeros(3, np.float32)
 
     def shapes(model):
-        state, origin = model.start(np.zeros((3, noise.start), np.float32), context)
+        origin = model.origin(context)
+        state = model.start(np.zeros((3, noise.start), np.float32), context, Moment(real, real, real))
         _, heads = model.step(np.zeros((3, noise.step), np.float32), state, visit, np.ones(3, bool), memory)
-        measured = Measured(zeros[:, 0], real, real)
+        measured = Measured(zeros[:, 0], *[real] * len(PAST))
         first = origin.origin, origin.first_gap(np.zeros(3, np.int32))
         events = heads.events(visit)
         of_event = (head(events.state, measured) for head in (events.repeat, events.attributes, events.value))

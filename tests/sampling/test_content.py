@@ -3,18 +3,20 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ehrsim.models.base import Attributes, EventHeads, same_if_any
+from ehrsim.batch import CHANGES
+from ehrsim.models.base import Attributes, EventHeads
+from ehrsim.models.values import possible
 from ehrsim.sampling.content import draw_attributes
 from ehrsim.sampling.counters import Counters
 from ehrsim.sampling.slots import blank_visit
 
-SLOTS, PLACES, VALUES = 70, 5, 6
+SLOTS, PLACES, VALUES = 70, 5, 6 + CHANGES
 """More slots than twice `FEWEST_SLOTS`, so that they are halved on the way."""
 
 
 class Sizes:
-    value_bins = VALUES - 2
-    same = VALUES - 1
+    value_bins = 4
+    same = 5
 
 
 class Tables:
@@ -36,7 +38,7 @@ def drawn(codes, last_rank, value):
         repeat=lambda state, measured: None,
         attributes=attributes,
         value=value,
-        after=lambda known, code, rank: known + 1,
+        after=lambda known, *value: known + 1,
         length=lambda: None,
     )
     words = jnp.arange(len(codes), dtype=jnp.uint32)
@@ -51,7 +53,7 @@ def test_the_same_value_has_the_rank_of_the_last_one():
     def value(known, measured):
         likely = np.where(np.arange(VALUES) == Sizes.same, 50.0, 0.0).astype(np.float32)
         logits = jnp.broadcast_to(likely, (len(measured.code), VALUES))
-        return same_if_any(logits, measured.last_rank)
+        return possible(logits, measured.last_rank)
 
     visit = drawn(codes, last_rank, value)
     valued, known = np.isin(codes, (1, 2)), last_rank >= 0

@@ -12,7 +12,7 @@ import pytest
 from scipy import special
 
 from ehrsim import codes, events, models, runs, training
-from ehrsim.errors import UsageError
+from ehrsim.errors import InputError, UsageError
 from ehrsim.models.markov import AGE_BANDS
 from ehrsim.models.vae import VAEConfig
 from ehrsim.sampling import Conditions, blocks, generate, generate_to
@@ -188,6 +188,21 @@ def test_every_condition_holds_for_every_patient(tiny_run):
     assert events.validate(frame.lazy()) == []
 
 
+def test_static_facts_go_by_code_or_by_display_and_value_sets_by_any_of_their_codes(tiny_run, tmp_path):
+    (tmp_path / "set.txt").write_text("# either\nICD10CM//E11*\n\nICD10CM//J18.9\nICD10CM//Z99.9\n")
+    either = [DIABETES, codes.join("condition", "ICD10CM", "J18.9")]
+    run = tiny_run("markov").folder
+    for race, required in (
+        ("white", "ICD10CM//E11*|ICD10CM//J18.9|LOCAL//none"),
+        ("2106-3", f"@{tmp_path / 'set.txt'}"),
+    ):
+        frame = generate(run, 20, seed=2, slots=32, conditions=Conditions(race=race, required=(required,))).collect()
+        assert frame.filter(pl.col("code") == "RACE//2106-3")["subject_id"].n_unique() == 20
+        assert frame.filter(pl.col("code").is_in(either))["subject_id"].n_unique() == 20
+    both = generate(run, 20, seed=2, slots=32, conditions=Conditions(excluded=("ICD10CM//E11*|ICD10CM//J18.9",)))
+    assert both.filter(pl.col("code").is_in(either)).collect().is_empty()
+
+
 def test_the_deceased(tiny_run):
     conditions = Conditions(sex="female", age=(20, 60), alive=False)
     found = facts(generate(tiny_run("markov").folder, 40, seed=2, slots=64, conditions=conditions).collect())
@@ -200,6 +215,9 @@ def test_the_deceased(tiny_run):
     ("conditions", "said"),
     [
         (Conditions(sex="other"), "known: female, male"),
+        (Conditions(race="Martian"), r"known: 2054-5 \(.+\), 2106-3 \(White\)"),
+        (Conditions(ethnicity="2135-2"), "known: none"),
+        (Conditions(required=("A*|B*",)), "no code of"),
         (Conditions(age=(50, 40)), "empty age range"),
         (Conditions(age=(float("nan"), 40)), "empty age range"),
         (Conditions(required=("ICD10CM//Z99.9",)), "not in the vocabulary"),
@@ -279,3 +297,8 @@ def _compare_with_model(run, frame: pl.DataFrame) -> int:
         expected, variance = chance[:, index].sum(), (chance[:, index] * (1 - chance[:, index])).sum()
         assert abs(count - expected) < 4.5 * np.sqrt(variance) + 1, (entry.code, count, expected)
     return len(ages)
+
+
+def test_a_value_set_that_cannot_be_read_is_refused(tiny_run):
+    with pytest.raises(InputError, match=r"nowhere\.txt"):
+        generate(tiny_run("markov").folder, 5, conditions=Conditions(required=("@nowhere.txt",)))

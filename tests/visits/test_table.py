@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ehrsim import events, vocabulary
+from ehrsim.batch import PAST
 from ehrsim.visits import CONTINUES, MISSING, encode
 from ehrsim.visits.packing import CONTEXT_CODES, Shape, batches, suggest_shape
 from ehrsim.visits.scales import AT_END, AT_START, YEAR, fit_scales
@@ -77,8 +78,13 @@ def test_ages_and_first_gaps_count_from_birth(tiny):
     _, sequences, scales, _, table, _ = tiny
     first = sequences.time[sequences.step_offsets[:-1]]
     years = (first // DAY - sequences.birth // DAY) * DAY / YEAR
-    np.testing.assert_allclose(table.first_age, years, rtol=1e-6)
-    np.testing.assert_array_equal(table.first_gap, scales.first_gap.assign(first // DAY - sequences.birth // DAY))
+    np.testing.assert_allclose(table.visit.age[table.step_offsets[:-1]], years, rtol=1e-6)
+    np.testing.assert_array_equal(table.last_age, table.visit.age[table.step_offsets[1:] - 1])
+    np.testing.assert_array_equal(
+        table.first_gap, scales.first_gap_index(first // DAY - sequences.birth // DAY, first // DAY)
+    )
+    begins = np.repeat(table.visit.age[table.step_offsets[:-1]], np.diff(table.step_offsets))
+    np.testing.assert_allclose(table.visit.elapsed, table.visit.age - begins, atol=1e-4)
     assert (np.diff(table.visit.age) >= 0)[
         np.diff(np.repeat(np.arange(table.patients), np.diff(table.step_offsets))) == 0
     ].all()
@@ -98,29 +104,36 @@ def test_gaps_are_those_between_steps(tiny):
         assert table.timed[finish - 1] == (sequences.death[patient] != MISSING)
 
 
-def naive_last_values(table) -> tuple[np.ndarray, np.ndarray]:
-    """The last rank of each code in an earlier step, by walking through the steps."""
-    last_rank, last_age = np.full(table.visit.codes.shape, -1.0), np.zeros(table.visit.codes.shape)
+def naive_past(table) -> dict[str, np.ndarray]:
+    """What is known of the values of each code from earlier steps, by walking through the steps."""
+    past = {name: np.zeros(table.visit.codes.shape) for name in PAST}
+    past["last_rank"] -= 1
     for patient in range(table.patients):
-        seen: dict[int, tuple[float, float]] = {}
+        seen: dict[int, list[tuple[float, float]]] = {}
         for step in range(*table.step_offsets[patient : patient + 2]):
-            here = {}
+            here = []
             for place, code in enumerate(table.visit.codes[step].tolist()):
                 if code and code in seen:
-                    last_rank[step, place] = seen[code][0]
-                    last_age[step, place] = table.visit.year[step] - seen[code][1]
+                    rank, year = seen[code][-1]
+                    past["last_rank"][step, place] = rank
+                    past["last_age"][step, place] = table.visit.year[step] - year
+                    past["measurements"][step, place] = len(seen[code])
+                    past["mean_rank"][step, place] = np.mean([rank for rank, _ in seen[code]])
                 if code and table.visit.value[step, place]:
-                    here[code] = (table.visit.rank[step, place], table.visit.year[step])
-            seen |= here
-    return last_rank, last_age
+                    here.append((code, (table.visit.rank[step, place], table.visit.year[step])))
+            for code, measured in here:
+                seen.setdefault(code, []).append(measured)
+    return past
 
 
-def test_last_values_are_those_of_the_steps_before(tiny):
+def test_values_before_are_those_of_the_steps_before(tiny):
     table = tiny[4]
-    last_rank, last_age = naive_last_values(table)
-    np.testing.assert_array_equal(table.visit.last_rank[table.visit.codes > 0], last_rank[table.visit.codes > 0])
-    np.testing.assert_allclose(table.visit.last_age, last_age, atol=1e-4)
-    assert (last_rank >= 0).sum() > 100
+    filled = table.visit.codes > 0
+    past = naive_past(table)
+    for name in PAST:
+        np.testing.assert_allclose(getattr(table.visit, name)[filled], past[name][filled], atol=1e-4, err_msg=name)
+    np.testing.assert_array_equal(table.visit.last_rank[filled], past["last_rank"][filled])
+    assert (past["measurements"] > 1).sum() > 100
 
 
 def test_a_value_equal_to_the_last_one_is_told_as_the_same_and_ranks_alike(tiny):
@@ -237,7 +250,7 @@ def test_contexts_are_facts_of_their_patients(tiny):
         assert len(given) == len(set(given)) == min(CONTEXT_CODES, len(has))
         assert set(given) <= has
         assert batch.context.outcome[place] == table.outcome[patient]
-        assert batch.context.first_age[place] == table.first_age[patient]
+        assert (batch.context.ages[place] == table.last_age[patient]).all()
         assert set(batch.context.statics[place].tolist()) - {0} == set(table.context_statics[patient].tolist()) - {0}
     assert not batch.context.codes[~batch.real].any()
 
