@@ -30,7 +30,7 @@ from ehrsim.sampling import Conditions, generated_blocks
 from ehrsim.training import training_config
 
 PEOPLE, SMALL_PEOPLE = 4_000, 300
-STEPS, SMALL_STEPS = None, 30
+SMALL_STEPS = 30
 AT_ONCE, SMALL_AT_ONCE = 5_000, 300
 DRAWS = 200
 
@@ -110,8 +110,9 @@ def main() -> None:
         if options.run is None:
             source = Path(folder) / "events"
             ehrsim.write_events(population(SMALL_PEOPLE if options.small else PEOPLE, seed=1), source)
-            config = training_config("base", max_steps=SMALL_STEPS if options.small else STEPS)
-            run: Run = ehrsim.fit(source, preset="base", training=config)
+            preset = "small" if options.small else "base"
+            config = training_config(preset, max_steps=SMALL_STEPS if options.small else None)
+            run: Run = ehrsim.fit(source, preset=preset, training=config)
         else:
             run = runs.load(options.run)
         blocks, taken = timed(lambda: list(generated_blocks(run, 0, number, seed=1, conditions=conditions)))

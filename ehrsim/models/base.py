@@ -212,22 +212,6 @@ def multi_hot(codes: Array, size: int) -> Array:
     return hot.at[:, 0].set(0.0).reshape(*codes.shape[:-1], size)
 
 
-def recall(batch: Batch, size: int) -> Memory:
-    """The memory before every step of a batch, each (R, T, V)."""
-    hot = multi_hot(batch.visit.codes, size)
-    fresh = batch.start[..., None]
-
-    def body(seen: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        codes, start = step
-        before = jnp.where(start, 0.0, seen)
-        return jnp.maximum(before, codes), before
-
-    by_time = (jnp.moveaxis(hot, 1, 0), jnp.moveaxis(fresh, 1, 0))
-    _, seen = jax.lax.scan(body, jnp.zeros_like(hot[:, 0]), by_time)
-    shifted = jnp.concatenate([jnp.zeros_like(hot[:, :1]), hot[:, :-1]], axis=1)
-    return Memory(previous=jnp.where(fresh, 0.0, shifted), seen=jnp.moveaxis(seen, 0, 1))
-
-
 def visit_log_probability(heads: Heads, batch: Batch, sizes: Sizes) -> dict[str, Array]:
     """Log-probability of each step's parts under the heads: name -> (R, T), 0 at padding."""
     visit, used = batch.visit, batch.used
@@ -341,53 +325,3 @@ def origin_log_probability(origin: Origin, batch: Batch) -> Array:
     known = batch.first_gap >= 0
     first = log_probability(origin.first_gap(batch.origin), jnp.maximum(batch.first_gap, 0))
     return jnp.where(batch.real, log_probability(origin.origin, batch.origin) + jnp.where(known, first, 0.0), 0.0)
-
-
-def patient_noise(key: Array, batch: Batch, size: int) -> Array:
-    """(N, size) standard normal numbers that depend on the key and the patient, not on the place in the batch."""
-    return jax.vmap(lambda number: jax.random.normal(jax.random.fold_in(key, number), (size,)))(batch.number)
-
-
-def step_noise(key: Array, batch: Batch, size: int) -> Array:
-    """(R, T, size) standard normal numbers that depend on the key, the patient and the number of the step."""
-    column = jnp.broadcast_to(jnp.arange(batch.start.shape[1])[None], batch.start.shape)
-    first = jax.lax.cummax(jnp.where(batch.start, column, 0), axis=1)
-
-    def draw(number: Array, step: Array) -> Array:
-        return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, number), step), (size,))
-
-    return jax.vmap(jax.vmap(draw))(batch.number[batch.patient], column - first)
-
-
-def beginning(batch: Batch) -> Moment:
-    """The moments (N,) of the first steps."""
-    patients = batch.real.shape[0]
-    index = jnp.where(batch.start, batch.patient, patients).reshape(-1)
-    return Moment(*(jnp.zeros(patients).at[index].set(time.reshape(-1), mode="drop") for time in batch.visit.moment))
-
-
-def last_visits(batch: Batch) -> At:
-    """Row and step (N,) of the last step of each patient before the end of the record; the first for a patient without.
-
-    Of padding patients 0, 0.
-    """
-    rows, steps = batch.used.shape
-    place = jnp.arange(rows * steps).reshape(rows, steps)
-    inner = batch.used & (batch.start | ~ends(batch))
-    found = jax.ops.segment_max(
-        jnp.where(inner, place, 0).reshape(-1), batch.patient.reshape(-1), num_segments=batch.real.shape[0]
-    )
-    return tuple(jnp.divmod(jnp.where(batch.real, found, 0), steps))
-
-
-def ends(batch: Batch) -> Array:
-    """(R, T) bool: the last step of a patient, or padding; a scan in reverse begins anew there."""
-    following = jnp.concatenate([batch.start[:, 1:], jnp.ones_like(batch.start[:, :1])], axis=1)
-    used_after = jnp.concatenate([batch.used[:, 1:], jnp.zeros_like(batch.used[:, :1])], axis=1)
-    return following | ~used_after
-
-
-def per_patient(steps: Array, batch: Batch) -> Array:
-    """(N,) sums of a (R, T) figure over the steps of each patient."""
-    kept = jnp.where(batch.used, steps, 0.0).reshape(-1)
-    return jax.ops.segment_sum(kept, batch.patient.reshape(-1), num_segments=batch.real.shape[0])

@@ -25,12 +25,12 @@ import numpy as np
 from flax import nnx
 
 from ehrsim.batch import Batch, Context, Moment, Sizes, Visit
-from ehrsim.models import base
+from ehrsim.models import base, packed
 from ehrsim.models.base import Array, Heads, Memory, Noise, Origin
 from ehrsim.models.embeddings import hide
 from ehrsim.models.emission import CodeLogits
 from ehrsim.models.layers import GRU, MOMENT_FEATURES, Linear, moment_features, table
-from ehrsim.models.vae import VAE, State, VAEConfig, moment_before
+from ehrsim.models.vae import VAE, State, VAEConfig
 
 
 class GANConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -247,8 +247,8 @@ class GAN(nnx.Module):
         """
         decoder, (kind_key, code_key) = self._frozen(), jax.random.split(draw_key)
         patient_key, visit_key = jax.random.split(noise_key)
-        embedded = decoder.known(batch.context, base.beginning(batch))
-        noise = base.patient_noise(patient_key, batch, self.config.autoencoder.patient_latent)
+        embedded = decoder.known(batch.context, packed.beginning(batch))
+        noise = packed.patient_noise(patient_key, batch, self.config.autoencoder.patient_latent)
         z = decoder.patient_prior(embedded).draw(noise) + self.of_patient(noise, embedded)
         begun = decoder.begin(z, embedded)
         size, shape = self.sizes, batch.start.shape
@@ -256,9 +256,9 @@ class GAN(nnx.Module):
             batch.start,
             begun.patient[batch.patient],
             begun.h[batch.patient],
-            base.step_noise(visit_key, batch, self.config.autoencoder.visit_latent),
+            packed.step_noise(visit_key, batch, self.config.autoencoder.visit_latent),
             batch.visit._replace(codes=jnp.zeros((*shape, 0), jnp.int32)),
-            moment_before(batch),
+            packed.moment_before(batch),
             jax.random.uniform(kind_key, shape),
             jax.random.uniform(code_key, (*shape, size.vocabulary)),
         )

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from ehrsim.batch import Batch, Context, Moment, Sizes, Visit
-from ehrsim.models import base, values
+from ehrsim.models import base, packed, values
 from ehrsim.models.base import Array, Attributes, EventHeads, Heads, Measured, Memory, Noise, Origin, SetHead
 from ehrsim.models.layers import along, table
 
@@ -57,9 +57,9 @@ class Markov(nnx.Module):
         shifted = jnp.pad(batch.visit.kind, ((0, 0), (1, 0)), constant_values=start_kind)[:, :-1]
         previous = jnp.where(batch.start, start_kind, shifted)
         statics = batch.context.statics[batch.patient]
-        heads = self._heads(previous, statics, base.recall(batch, self.sizes.vocabulary))
+        heads = self._heads(previous, statics, packed.recall(batch, self.sizes.vocabulary))
         steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
-        return base.per_patient(steps, batch) + base.origin_log_probability(self.origin(batch.context), batch)
+        return packed.per_patient(steps, batch) + base.origin_log_probability(self.origin(batch.context), batch)
 
     @property
     def noise(self) -> Noise:

@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 
 from ehrsim.batch import Batch, Context, Moment, Sizes, Visit
-from ehrsim.models import base
+from ehrsim.models import base, packed
 from ehrsim.models.base import Array, Heads, Memory, Noise, Origin
 from ehrsim.models.decoder import VisitDecoder
 from ehrsim.models.embeddings import ContextEmbedding, VisitEmbedding, hide
@@ -150,7 +150,7 @@ class VAE(nnx.Module):
         """(N,) evidence lower bound with one draw of the latents, given the statics alone as context."""
         bound = self.bound(batch._replace(context=batch.context.bare()), key)
         of_patient = jnp.where(batch.real, bound.of_patient.kl.sum(-1), 0.0)
-        return bound.likelihood - of_patient - base.per_patient(bound.of_visit.kl.sum(-1), batch)
+        return bound.likelihood - of_patient - packed.per_patient(bound.of_visit.kl.sum(-1), batch)
 
     @property
     def noise(self) -> Noise:
@@ -182,9 +182,9 @@ class VAE(nnx.Module):
 
     def resume(self, noise: Array, batch: Batch) -> State:
         """Draw z from the filter, and run the recurrence over the record with it."""
-        visits, embedded = self.embedding(batch.visit), self.known(batch.context, base.beginning(batch))
+        visits, embedded = self.embedding(batch.visit), self.known(batch.context, packed.beginning(batch))
         known = self.forward.scan(visits, batch.start, jnp.zeros_like(visits))
-        last = base.last_visits(batch)
+        last = packed.last_visits(batch)
         filtered = self.filtered(known[last], embedded)
 
         def after(noise: Array) -> State:
@@ -210,8 +210,10 @@ class VAE(nnx.Module):
         """q(z | x, context), and the encoder's states (R, T, 2 width), from embedded visits (R, T, width)."""
         nothing = jnp.zeros_like(visits)
         forward = self.forward.scan(visits, batch.start, nothing)
-        both = jnp.concatenate([forward, self.backward.scan(visits, base.ends(batch), nothing, reverse=True)], axis=-1)
-        pooled = _mean_by_patient(both, batch)
+        both = jnp.concatenate(
+            [forward, self.backward.scan(visits, packed.ends(batch), nothing, reverse=True)], axis=-1
+        )
+        pooled = packed.mean_by_patient(both, batch)
         return gaussian(self.posterior_patient(jnp.concatenate([pooled, embedded], axis=-1))), both
 
     def visit_posterior(self, both: Array, patient: Array) -> Gaussian:
@@ -245,18 +247,18 @@ class VAE(nnx.Module):
         patient_key, visit_key, *drop_keys = jax.random.split(key, 5)
         of_encoder, of_recurrence, of_decoder = (dropout(drop_key, rate) for drop_key in drop_keys)
         visits = self.embedding(batch.visit)
-        embedded = self.known(batch.context, base.beginning(batch))
+        embedded = self.known(batch.context, packed.beginning(batch))
         posterior, both = self.encode(of_encoder(visits), embedded, batch)
-        z = posterior.draw(base.patient_noise(patient_key, batch, self.config.patient_latent))
+        z = posterior.draw(packed.patient_noise(patient_key, batch, self.config.patient_latent))
         begun = self.begin(z, embedded)
         patient = begun.patient[batch.patient]
         h = self.states(of_recurrence(visits), begun.h, batch)
         posterior_u = self.visit_posterior(both, patient)
-        u = posterior_u.draw(base.step_noise(visit_key, batch, self.config.visit_latent))
-        memory = base.recall(batch, self.sizes.vocabulary)
-        heads = self.decode(h, patient, u, moment_before(batch), memory, of_decoder)
+        u = posterior_u.draw(packed.step_noise(visit_key, batch, self.config.visit_latent))
+        memory = packed.recall(batch, self.sizes.vocabulary)
+        heads = self.decode(h, patient, u, packed.moment_before(batch), memory, of_decoder)
         steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
-        likelihood = base.per_patient(steps, batch) + base.origin_log_probability(self.origin(batch.context), batch)
+        likelihood = packed.per_patient(steps, batch) + base.origin_log_probability(self.origin(batch.context), batch)
         fixed = jax.lax.stop_gradient((embedded, h, patient))
         of_patient = Latent(posterior, self.patient_prior(embedded), self.patient_prior(fixed[0]))
         of_visit = Latent(posterior_u, self.visit_prior(h, patient), self.visit_prior(*fixed[1:]))
@@ -280,22 +282,3 @@ class VAE(nnx.Module):
         after = self.recurrence.scan(visits, batch.start, initial)
         before = jnp.concatenate([jnp.zeros_like(after[:, :1]), after[:, :-1]], axis=1)
         return jnp.where(batch.start[..., None], initial, before)
-
-
-def moment_before(batch: Batch) -> Moment:
-    """The moments (R, T) of the step before, at a patient's first step of that step."""
-    return Moment(*(_before(time, batch.start) for time in batch.visit.moment))
-
-
-def _before(time: Array, start: Array) -> Array:
-    return jnp.where(start, time, jnp.concatenate([time[:, :1], time[:, :-1]], axis=1))
-
-
-def _mean_by_patient(states: Array, batch: Batch) -> Array:
-    """(N, width) means of (R, T, width) over the steps of each patient."""
-    weight = batch.used[..., None].astype(states.dtype)
-    flat, index = (states * weight).reshape(-1, states.shape[-1]), batch.patient.reshape(-1)
-    patients = batch.real.shape[0]
-    total = jax.ops.segment_sum(flat, index, num_segments=patients)
-    count = jax.ops.segment_sum(weight.reshape(-1, 1), index, num_segments=patients)
-    return total / jnp.maximum(count, 1.0)

@@ -67,6 +67,29 @@ def test_fidelity_is_told_beside_its_floor() -> None:
     assert any(line.split() == ["metric", "value", "interval", "floor", "ratio", "bar", "ok"] for line in shown)
 
 
+@pytest.mark.slow
+def test_a_cohort_on_conditions_keeps_them_all() -> None:
+    result = printed("conditioning", "--small")
+    assert result["asked"] == result["patients"] == result["keeping_all"] == 50
+    assert 0 < result["acceptance"] <= 1
+    assert 0 < result["others"]["tvd"]["floor"] < result["others"]["tvd"]["value"] < 1
+
+
+@pytest.mark.slow
+def test_futures_are_compared_with_what_came_and_with_guesses() -> None:
+    result = printed("continuation", "--small")
+    assert result["histories"] > 10
+    assert 0 < result["visits"]["within_80_percent"] <= 1
+    assert 0.5 < result["new_codes"]["auc_of_how_common"] < 1
+    assert all(mean > 0 for mean in (*result["visits"]["means"], *result["new_codes"]["shares"]))
+
+
+def printed(name: str, *options: str) -> dict:
+    """The line that a script prints."""
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *options]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def judged_figures(result: object) -> Iterator[dict]:
     """Every figure in a report, however deep."""
     if isinstance(result, dict) and "ok" in result:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special, stats
 
-from ehrsim.models import base
+from ehrsim.models import base, packed
 from ehrsim.visits import packing
 
 
@@ -44,7 +44,7 @@ def test_sums_of_embeddings():
 
 def test_recall_forgets_at_the_start_of_a_patient(tiny_data):
     batch = next(packing.batches(tiny_data.train, tiny_data.shape, np.arange(tiny_data.train.patients), 0))
-    memory = jax.jit(base.recall, static_argnums=1)(batch, tiny_data.sizes.vocabulary)
+    memory = jax.jit(packed.recall, static_argnums=1)(batch, tiny_data.sizes.vocabulary)
     rows, columns = np.nonzero(batch.used)
     for row, column in zip(rows.tolist()[:60], columns.tolist()[:60], strict=True):
         first = column - int(np.argmax(batch.start[row, : column + 1][::-1]))
@@ -56,7 +56,10 @@ def test_recall_forgets_at_the_start_of_a_patient(tiny_data):
 
 def test_noise_belongs_to_the_patient_and_the_step(tiny_data):
     draw = jax.jit(
-        lambda batch: (base.patient_noise(jax.random.key(1), batch, 2), base.step_noise(jax.random.key(1), batch, 2))
+        lambda batch: (
+            packed.patient_noise(jax.random.key(1), batch, 2),
+            packed.step_noise(jax.random.key(1), batch, 2),
+        )
     )
     found = []
     for order in (np.arange(40), np.arange(40)[::-1]):

@@ -6,11 +6,11 @@ import numpy as np
 
 from ehrsim import runs
 from ehrsim.batch import NO_CODES, Context
-from ehrsim.models import base
+from ehrsim.models import packed
 from ehrsim.models.embeddings import hide
 from ehrsim.models.latents import Gaussian, Latent
 from ehrsim.models.layers import ahead_features, dropout
-from ehrsim.models.vae import _before
+from ehrsim.models.packed import _before
 from ehrsim.visits import packing
 
 PATIENTS = 20_000
@@ -115,7 +115,7 @@ def test_a_record_resumed_is_where_stepping_through_it_leads(tiny_run, tiny_data
         jax.tree.map(lambda part, at=at: jnp.asarray(part[at][None]), batch.visit)
         for at in zip(row, steps, strict=True)
     ]
-    embedded = model.known(batch.context, base.beginning(batch))[patient][None]
+    embedded = model.known(batch.context, packed.beginning(batch))[patient][None]
     known = jnp.zeros_like(embedded)
     for visit in visits[:-1]:
         known = model.forward.step(known, model.forward.inner(model.embedding(visit)))
@@ -133,7 +133,7 @@ def test_the_filter_follows_the_posterior_and_has_no_influence_on_it(tiny_run, t
     batch = next(packing.batches(tiny_data.train, tiny_data.shape, np.arange(tiny_data.train.patients), 0))
 
     def distance(model):
-        embedded = model.known(batch.context, base.beginning(batch))
+        embedded = model.known(batch.context, packed.beginning(batch))
         posterior, both = model.encode(model.embedding(batch.visit), embedded, batch)
         return jnp.where(batch.used, model._to_filter(both, posterior, embedded, batch), 0.0).sum()
 
