@@ -92,7 +92,7 @@ class Context(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """When something is, in years; float32 arrays of one shape."""
+    """When something is, in years and in steps; float32 arrays of one shape."""
 
     age: Array
     """Since the patient's origin (birth where it is known)."""
@@ -100,6 +100,8 @@ class Moment(NamedTuple):
     """In the calendar, since the end of the data, so nought at the latest."""
     elapsed: Array
     """Since the first step of the record."""
+    steps: Array
+    """Of the record before this one."""
 
 
 class Visit(NamedTuple):
@@ -114,9 +116,10 @@ class Visit(NamedTuple):
     length: Array
     """(...) int32"""
     age: Array
-    """(...) as in `Moment`, like the two that follow."""
+    """(...) as in `Moment`, like the three that follow."""
     year: Array
     elapsed: Array
+    steps: Array
     codes: Array
     """(..., K) int32 vocabulary indices in ascending order, 0 where empty; a repeated code has several places."""
     offset: Array
@@ -139,7 +142,7 @@ class Visit(NamedTuple):
     @property
     def moment(self) -> Moment:
         """When the step is."""
-        return Moment(self.age, self.year, self.elapsed)
+        return Moment(self.age, self.year, self.elapsed, self.steps)
 
 
 PAST = ("last_rank", "last_age", "measurements", "mean_rank")

@@ -124,19 +124,21 @@ def age_features(age: Array, year: Array) -> Array:
 
 _WINDOW_YEARS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 15.0, 20.0, 30.0)
 _WINDOW_WIDTHS = (0.3, *[0.6] * 12, 2.0, 4.0, 8.0)
-MOMENT_FEATURES = AGE_FEATURES + 2 * (len(_WINDOW_YEARS) + 1)
+MOMENT_FEATURES = AGE_FEATURES + 2 * (len(_WINDOW_YEARS) + 1) + 2
 
 
 def moment_features(moment: Moment) -> Array:
     """(..., MOMENT_FEATURES): where in life, in the calendar and in the record a moment is.
 
     Many records are windows (of an enrolment, of so many years back): when one began, and how long it has lasted, tell
-    when it ends.
+    when it ends. How many steps it has so far, and in how long, tells those who come often.
     """
     parts = [age_features(moment.age, moment.year)]
     for years in (moment.elapsed[..., None], -moment.year[..., None]):
         centres, widths = (along(jnp.array(numbers), years) for numbers in (_WINDOW_YEARS, _WINDOW_WIDTHS))
         parts += [jnp.exp(-0.5 * ((years - centres) / widths) ** 2), jnp.log1p(jnp.maximum(years, 0.0)) / 2.0]
+    steps, elapsed = moment.steps[..., None], jnp.maximum(moment.elapsed[..., None], 0.0)
+    parts += [jnp.log1p(steps) / 3.0, jnp.log((steps + 0.5) / (elapsed + 0.5)) / 2.0]
     return jnp.concatenate(parts, axis=-1)
 
 

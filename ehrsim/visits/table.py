@@ -192,6 +192,7 @@ def _table(sequences: Sequences, scales: Scales, size: Sizes) -> Table:
             age=age,
             year=year,
             elapsed=elapsed,
+            steps=(np.arange(total) - step_offsets[:-1][patient_of_row]).astype(np.float32),
             **events,
         ),
         code_offsets=code_offsets,
