@@ -433,3 +433,14 @@ def test_ids_of_a_million_strings_do_not_collide():
     bits = np.unpackbits(ids.to_numpy().view(np.uint8).reshape(-1, 8), axis=1).mean(0)
     assert np.sort(bits)[0] == 0, "the sign bit is never set"
     assert np.abs(np.sort(bits)[1:] - 0.5).max() < 0.005
+
+
+def test_texts_given_as_enums_are_read_back_as_texts(tiny_events, tmp_path):
+    described = tiny_events.with_columns(description=pl.lit("what it is"))
+    known = {name: pl.Enum(described[name].drop_nulls().unique().sort()) for name in ("code", "text_value", "unit")}
+    enums = described.cast({**known, "description": pl.Enum(["what it is"])})
+    plain, other = (events.write_shard(t, tmp_path / f"{i}.parquet") for i, t in enumerate((described, enums)))
+    assert other.descriptions.equals(plain.descriptions)
+    assert (other.events, other.subjects.to_list()) == (plain.events, plain.subjects.to_list())
+    assert pyarrow.parquet.read_table(other.path).equals(pyarrow.parquet.read_table(plain.path))
+    assert pl.read_parquet(other.path).equals(tiny_events.select(events.COLUMNS))

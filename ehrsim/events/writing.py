@@ -13,7 +13,7 @@ import polars as pl
 from ehrsim import codes
 from ehrsim.events.arrow import write_meds
 from ehrsim.events.subjects import SPLITS, split_of
-from ehrsim.events.table import CODES_SCHEMA, DESCRIPTION, conform, sort
+from ehrsim.events.table import CODES_SCHEMA, DESCRIPTION, SCHEMA, conform, sort
 from ehrsim.outputs import atomic_directory, atomic_file
 
 MEDS_VERSION = "0.4.1"
@@ -31,15 +31,27 @@ class Shard(NamedTuple):
 
 
 def write_shard(events: pl.DataFrame, path: Path) -> Shard:
-    """Write sorted events of whole subjects to `path`; may run in another process than the `EventWriter`."""
-    frame = conform(events)
+    """Write sorted events of whole subjects to `path`; may run in another process than the `EventWriter`.
+
+    Texts may be enums: they are read back as texts all the same.
+    """
+    frame = events if _conforms(events) else conform(events)
     if DESCRIPTION not in frame.columns:
         frame = frame.with_columns(pl.lit(None, pl.String).alias(DESCRIPTION))
     first = pl.col(DESCRIPTION).drop_nulls().first()
-    descriptions = frame.group_by("code", maintain_order=True).agg(first)
+    descriptions = frame.group_by("code", maintain_order=True).agg(first).cast(pl.String)
     frame = frame.drop(DESCRIPTION)
     write_meds(frame, path)
     return Shard(path, frame.height, frame["subject_id"].unique(maintain_order=True), descriptions)
+
+
+def _conforms(events: pl.DataFrame) -> bool:
+    """Whether the table has the columns and types of events, or enums for texts."""
+    expected = {**SCHEMA, DESCRIPTION: pl.String()}
+    return events.columns[: len(SCHEMA)] == list(SCHEMA) and all(
+        found == expected.get(name) or (isinstance(found, pl.Enum) and expected.get(name) == pl.String)
+        for name, found in events.schema.items()
+    )
 
 
 class EventWriter:

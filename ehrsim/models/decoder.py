@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from ehrsim.batch import Sizes, Visit
-from ehrsim.models import base, values
+from ehrsim.models import base
 from ehrsim.models.base import Array, Attributes, EventHeads, Heads, Measured, Memory
 from ehrsim.models.emission import OrderedEmission, SetEmission
 from ehrsim.models.layers import (
@@ -23,6 +23,7 @@ from ehrsim.models.layers import (
     moment_features,
     table,
 )
+from ehrsim.models.value_head import ValueHead, centred
 
 
 def _emission(name: str, sizes: Sizes, width: int, rng: np.random.Generator) -> OrderedEmission | SetEmission:
@@ -56,17 +57,9 @@ class VisitDecoder(nnx.Module):
         self.attribute_past = Linear(7, narrow, rng)
         self.attribute_out = Linear(narrow, sizes.offsets + sizes.durations, rng, 0.1)
         self.attribute_bias = constant(0.0, sizes.vocabulary, sizes.offsets + sizes.durations)
-        self.value_out = Linear(narrow, sizes.values + 1, rng, 0.5)
-        self.value_bias = constant(0.0, sizes.vocabulary, sizes.values)
-        self.anew = constant(-0.2, sizes.vocabulary)
-        self.of_value = table(sizes.vocabulary, narrow, rng, 0.3)
-        self.of_change = table(sizes.vocabulary, narrow, rng, 0.3)
+        self.value = ValueHead(sizes, narrow, rng)
         self.repeat_out = Linear(narrow, 1, rng, 0.1)
         self.repeat_bias = constant(0.0, sizes.vocabulary)
-        self.forecast = table(sizes.vocabulary, narrow, rng, 0.1)
-        self.forecast_bias = constant(0.0, sizes.vocabulary)
-        self.forecast_past = constant(1.0, sizes.vocabulary, 2)
-        self.certainty = constant(0.0, sizes.vocabulary)
 
     def __call__(self, inputs: Array, year: Array, memory: Memory, drop: Dropout = kept) -> Heads:
         """Heads from (..., inputs), the (...) `year` of the step before, and what is remembered."""
@@ -105,7 +98,7 @@ class VisitDecoder(nnx.Module):
     def _hidden(self, state: Array, measured: Measured) -> Array:
         """(..., attribute_width) of the visit's `state` (..., attribute_width), a code, and its values before."""
         never = measured.last_rank < 0
-        last, mean, weight = _centred(measured)
+        last, mean, weight = centred(measured)
         recent = jnp.where(never, 0.0, jnp.exp(-measured.last_age))
         parts = [never.astype(jnp.float32), last, recent, last * recent, mean, mean * weight, weight]
         past = self.attribute_past(jnp.stack(parts, axis=-1))
@@ -125,43 +118,7 @@ class VisitDecoder(nnx.Module):
             state=self.attribute_state(whole),
             repeat=repeat,
             attributes=attributes,
-            value=self._value,
-            after=self._after_value,
+            value=lambda state, measured: self.value(state, self._hidden(state, measured), measured),
+            after=self.value.after,
             length=lambda: self.length(whole),
         )
-
-    def _after_value(self, state: Array, code: Array, rank: Array, last_rank: Array) -> Array:
-        """The state told a value, and how it has changed: the root makes small changes count."""
-        change = jnp.where(last_rank < 0, 0.0, rank - last_rank)
-        change = jnp.sign(change) * jnp.sqrt(jnp.abs(change) + 1e-6)
-        told = self.of_value[...][code] * (2 * rank - 1)[..., None]
-        return state + told + self.of_change[...][code] * change[..., None]
-
-    def _value(self, state: Array, measured: Measured) -> Array:
-        """(..., values): free logits, which fall off with the distance from a forecast.
-
-        It is made from the visit, the values before in it, and those of the code in earlier visits: the last alone
-        would let a patient's values wander off.
-        """
-        code = measured.code
-        out = self.value_out(self._hidden(state, measured))
-        logits, certainty = out[..., :-1] + self.value_bias[...][code], out[..., -1:]
-        last, mean, weight = _centred(measured)
-        of_past = self.forecast_past[...][code]
-        told = (self.forecast[...][code] * state).sum(-1) + self.forecast_bias[...][code]
-        forecast = jax.nn.sigmoid(told + of_past[..., 0] * last + of_past[..., 1] * mean * weight)
-        # Ten times: some values follow from others, or never jump, and a parameter is slow to become as large.
-        anew = jnp.where(measured.last_rank < 0, 0.0, 10 * self.anew[...][code])
-        near = base.softplus(10 * self.certainty[...][code][..., None] + certainty)
-        bins = self.sizes.value_bins
-        none, ranks, same, changes = jnp.split(logits, [1, bins + 1, bins + 2], axis=-1)
-        far = near * jnp.abs(values.centres(measured.last_rank, bins) - forecast[..., None])
-        ranks, changes = ranks + anew[..., None] - far[..., :bins], changes - far[..., bins:]
-        return values.possible(jnp.concatenate([none, ranks, same, changes], axis=-1), measured.last_rank)
-
-
-def _centred(measured: Measured) -> tuple[Array, Array, Array]:
-    """Last and mean rank from -1 to 1, 0 without any, and the weight of the mean, which is 1 for many values."""
-    last = jnp.where(measured.last_rank < 0, 0.0, 2 * measured.last_rank - 1)
-    mean = jnp.where(measured.measurements > 0, 2 * measured.mean_rank - 1, 0.0)
-    return last, mean, measured.measurements / (1 + measured.measurements)

@@ -11,8 +11,11 @@ from ehrsim.visits.sequences import CONTINUES, MISSING, NO_VISIT, Int32, Int64, 
 from ehrsim.vocabulary import UNSTATED_VISIT, Entry, Vocabulary
 
 
-def decode(sequences: Sequences, vocabulary: Vocabulary) -> pl.DataFrame:
-    """The event table of the sequences, in canonical order, with descriptions where the vocabulary has them."""
+def decode(sequences: Sequences, vocabulary: Vocabulary, *, enums: bool = False) -> pl.DataFrame:
+    """The event table of the sequences, in canonical order, with descriptions where the vocabulary has them.
+
+    With `enums` its texts stay in types that know all of them: these are quicker to write.
+    """
     names = _Names(vocabulary)
     parts = [
         _moments(sequences.subject, sequences.birth, codes.BIRTH),
@@ -25,8 +28,8 @@ def decode(sequences: Sequences, vocabulary: Vocabulary) -> pl.DataFrame:
     schema = {**events.SCHEMA, **names.schema}
     if not vocabulary.descriptions:
         del schema[DESCRIPTION]
-    ordered = events.sort(pl.concat([_complete(part, schema) for part in parts]).lazy())
-    return ordered.cast(dict.fromkeys(names.schema.keys() & schema.keys(), pl.String)).collect()
+    ordered = events.sort(pl.concat([_complete(part, schema) for part in parts]).lazy()).collect()
+    return ordered if enums else ordered.cast({name: pl.String for name in names.schema if name in schema})
 
 
 class _Names:

@@ -1,0 +1,70 @@
+"""The head of values: what is likely given the visit, the values before in it, and those of earlier visits."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ehrsim.batch import Sizes
+from ehrsim.models import base, values
+from ehrsim.models.base import Array, Measured
+from ehrsim.models.layers import Linear, constant, table
+
+
+class ValueHead(nnx.Module):
+    """Logits of the ways to tell a value (see `ehrsim.models.values`), and the state that goes on to the next value."""
+
+    def __init__(self, sizes: Sizes, width: int, rng: np.random.Generator) -> None:
+        self.bins = sizes.value_bins
+        self.out = Linear(width, sizes.values + 2, rng, 0.5)
+        self.bias = constant(0.0, sizes.vocabulary, sizes.values)
+        self.anew = constant(-0.2, sizes.vocabulary)
+        self.forecast = table(sizes.vocabulary, width, rng, 0.1)
+        self.forecast_bias = constant(0.0, sizes.vocabulary)
+        self.forecast_past = constant(1.0, sizes.vocabulary, 2)
+        self.certainty = constant(0.0, sizes.vocabulary, 2)
+        self.of_value = table(sizes.vocabulary, width, rng, 0.3)
+        self.of_change = table(sizes.vocabulary, width, rng, 0.3)
+
+    def __call__(self, state: Array, hidden: Array, measured: Measured) -> Array:
+        """(..., values): free logits, which fall off with the distance from a forecast.
+
+        The forecast is made from the `state` (..., width) of the visit with the values before in it, and from the
+        code's values in earlier visits: the last alone would let a patient's values wander off. Its distance counts
+        plain and squared, since some values scatter widely but never far.
+        """
+        code = measured.code
+        out = self.out(hidden)
+        logits, certainty = out[..., :-2] + self.bias[...][code], out[..., -2:]
+        # Ten times: some values follow from others, or never jump, and a parameter is slow to become as large.
+        near = base.softplus(10 * self.certainty[...][code] + certainty)
+        anew = jnp.where(measured.last_rank < 0, 0.0, 10 * self.anew[...][code])
+        none, ranks, same, changes = jnp.split(logits, [1, self.bins + 1, self.bins + 2], axis=-1)
+        distance = jnp.abs(values.centres(measured.last_rank, self.bins) - self._forecast(state, measured)[..., None])
+        far = near[..., :1] * distance + near[..., 1:] * distance * distance
+        ranks, changes = ranks + anew[..., None] - far[..., : self.bins], changes - far[..., self.bins :]
+        return values.possible(jnp.concatenate([none, ranks, same, changes], axis=-1), measured.last_rank)
+
+    def _forecast(self, state: Array, measured: Measured) -> Array:
+        """(...) a rank."""
+        code = measured.code
+        last, mean, weight = centred(measured)
+        of_past = self.forecast_past[...][code]
+        told = (self.forecast[...][code] * state).sum(-1) + self.forecast_bias[...][code]
+        return jax.nn.sigmoid(told + of_past[..., 0] * last + of_past[..., 1] * mean * weight)
+
+    def after(self, state: Array, code: Array, rank: Array, last_rank: Array) -> Array:
+        """The state told a value, and how it has changed: the root makes small changes count."""
+        change = jnp.where(last_rank < 0, 0.0, rank - last_rank)
+        change = jnp.sign(change) * jnp.sqrt(jnp.abs(change) + 1e-6)
+        told = self.of_value[...][code] * (2 * rank - 1)[..., None]
+        return state + told + self.of_change[...][code] * change[..., None]
+
+
+def centred(measured: Measured) -> tuple[Array, Array, Array]:
+    """Last and mean rank from -1 to 1, 0 without any, and the weight of the mean, which is 1 for many values."""
+    last = jnp.where(measured.last_rank < 0, 0.0, 2 * measured.last_rank - 1)
+    mean = jnp.where(measured.measurements > 0, 2 * measured.mean_rank - 1, 0.0)
+    return last, mean, measured.measurements / (1 + measured.measurements)
