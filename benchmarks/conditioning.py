@@ -102,7 +102,8 @@ def _rounded(part: Any) -> Any:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--run", type=Path, help="a run that was trained on the reference population")
-    parser.add_argument("--patients", type=int, default=1_000, help="size of the cohort, and of each real sample")
+    parser.add_argument("--patients", type=int, default=1_000, help="size of the cohort")
+    parser.add_argument("--real", type=int, default=1_000, help="size of each sample compared, at most the cohort's")
     options = parser.parse_args()
     conditions = SMALL_CONDITIONS if options.small else CONDITIONS
     number = min(options.patients, 50) if options.small else options.patients
@@ -117,10 +118,11 @@ def main() -> None:
             run = runs.load(options.run)
         blocks, taken = timed(lambda: list(generated_blocks(run, 0, number, seed=1, conditions=conditions)))
         simulated, drawn = pl.concat([frame for frame, _ in blocks]), blocks[-1][1]
-        real = pl.concat(patients(conditions, 2 * number, SMALL_AT_ONCE if options.small else AT_ONCE))
+        each = min(number, options.real)
+        real = pl.concat(patients(conditions, 2 * each, SMALL_AT_ONCE if options.small else AT_ONCE))
         everyone = real["subject_id"].unique(maintain_order=True)
-        first = real.filter(pl.col("subject_id").is_in(everyone[:number].implode()))
-        second = real.filter(pl.col("subject_id").is_in(everyone[number:].implode()))
+        first = real.filter(pl.col("subject_id").is_in(everyone[:each].implode()))
+        second = real.filter(pl.col("subject_id").is_in(everyone[each:].implode()))
         report(
             "conditioning",
             asked=number,
@@ -128,7 +130,7 @@ def main() -> None:
             keeping_all=len(keeping(simulated, conditions)),
             acceptance=rounded(drawn.patients / drawn.attempts),
             cpu_seconds=rounded(taken.cpu),
-            others=compared(first, second, simulated, conditions),
+            others=compared(first, second, simulated.filter(pl.col("subject_id") <= each), conditions),
         )
 
 
