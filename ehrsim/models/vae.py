@@ -40,7 +40,7 @@ class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Width of the layer that gives values, offsets and durations."""
     patient_latent: int = 24
     visit_latent: int = 12
-    free_bits: float = 0.02
+    free_bits: float = 0.05
     """Nats of KL per latent dimension that cost nothing in training."""
     anneal: float = 0.15
     """Share of training over which the KL weight rises from 0 to 1."""
