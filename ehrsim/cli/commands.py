@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
 
@@ -197,40 +197,26 @@ def generate(
     )
     if continue_ is None and (since is not None or years is not None):
         raise UsageError("--since and --years are of histories", hint="give them with --continue")
-    if continue_ is not None:
-        if range_:
-            raise UsageError("--range does not go with --continue", hint="choose among the histories instead")
-        with bars() as progress:
-            report, histories = continue_to(
-                run,
-                continue_,
-                out,
-                copies=number,
-                since=_moment(since) if since else None,
-                years=years,
-                seed=seed,
-                conditions=conditions,
-                slots=slots,
-                processes=processes,
-                overwrite=overwrite,
-                progress=progress,
-            )
-        print("\n".join([f"wrote {report.patients:,} simulated futures to {out}", *histories.lines(), *report.lines()]))
-        return
+    if continue_ is not None and range_:
+        raise UsageError("--range does not go with --continue", hint="choose among the histories instead")
+    shared: dict[str, Any] = {
+        "seed": seed,
+        "conditions": conditions,
+        "slots": slots,
+        "processes": processes,
+        "overwrite": overwrite,
+    }
     with bars() as progress:
-        report = generate_to(
-            run,
-            out,
-            end - first,
-            first=first,
-            seed=seed,
-            conditions=conditions,
-            slots=slots,
-            processes=processes,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    print("\n".join([f"wrote {report.patients:,} simulated patients to {out}", *report.lines()]))
+        if continue_ is None:
+            report = generate_to(run, out, end - first, first=first, progress=progress, **shared)
+            lines = [f"wrote {report.patients:,} simulated patients to {out}"]
+        else:
+            begin = _moment(since) if since else None
+            report, histories = continue_to(
+                run, continue_, out, copies=number, since=begin, years=years, progress=progress, **shared
+            )
+            lines = [f"wrote {report.patients:,} simulated futures to {out}", *histories.lines()]
+    print("\n".join([*lines, *report.lines()]))
 
 
 def export(

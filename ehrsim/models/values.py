@@ -31,7 +31,7 @@ assert len(EDGES) == CHANGES + 1
 
 def possible(logits: Array, last_rank: Array) -> Array:
     """Logits (..., values) with no chance of what refers to a last value that is not there, or leads off the scale."""
-    lower, upper = _interval(last_rank[..., None], along(jnp.arange(CHANGES), logits))
+    lower, upper = _intervals(last_rank)
     refers = jnp.concatenate([last_rank[..., None] >= 0, (last_rank[..., None] >= 0) & (upper > lower)], axis=-1)
     plain = logits.shape[-1] - CHANGES - 1
     return jnp.concatenate([logits[..., :plain], jnp.where(refers, logits[..., plain:], -jnp.inf)], axis=-1)
@@ -62,9 +62,14 @@ def rank_at(index: Array, within: Array, last_rank: Array, sizes: Sizes) -> Arra
 def centres(last_rank: Array, bins: int) -> Array:
     """(..., bins + CHANGES) the middles of the bins of ranks, then of those of changes."""
     fixed = jnp.asarray((np.arange(bins) + 0.5) / bins, jnp.float32)
-    lower, upper = _interval(last_rank[..., None], along(jnp.arange(CHANGES), last_rank[..., None]))
+    lower, upper = _intervals(last_rank)
     ranks = jnp.broadcast_to(fixed, (*last_rank.shape, bins))
     return jnp.concatenate([ranks, (lower + upper) / 2], axis=-1)
+
+
+def _intervals(last_rank: Array) -> tuple[Array, Array]:
+    """(..., CHANGES) where on the scale each bin of changes begins and ends."""
+    return _interval(last_rank[..., None], along(jnp.arange(CHANGES), last_rank[..., None]))
 
 
 def _interval(last_rank: Array, change: Array) -> tuple[Array, Array]:

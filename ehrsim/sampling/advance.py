@@ -18,7 +18,7 @@ from ehrsim.sampling.beginnings import MOST_SILENT, Beginnings, take_up
 from ehrsim.sampling.content import draw_attributes, draw_codes, in_pieces, repeat
 from ehrsim.sampling.counters import Counters, Purpose, counters
 from ehrsim.sampling.sets import draw_index
-from ehrsim.sampling.slots import Row, Slots, Tables, blank_visit
+from ehrsim.sampling.slots import Remembered, Row, Slots, Tables, blank_visit, nothing_remembered
 
 Array = jax.Array
 YEAR = 365.25 * 86_400.0
@@ -52,7 +52,7 @@ class _Span(NamedTuple):
     until: Array
 
 
-class _Moment(NamedTuple):
+class _When(NamedTuple):
     """When a step is, and what of it is drawn before its codes."""
 
     visit: Visit
@@ -90,28 +90,38 @@ def advance(
         first = jnp.zeros_like(fresh)
         slots, span = take_up(beginnings, fresh, slots), _span(beginnings, fresh, slots)
     previous = jnp.where(first[:, None], 0.0, multi_hot(slots.visit.codes, sizes.vocabulary))
-    memory = Memory(previous=previous, seen=slots.seen)
+    memory = Memory(previous=previous, seen=slots.remembered.seen)
     noise = draws.normal(Purpose.STEP, model.noise.step)
     state, heads = model.step(noise, slots.state, slots.visit, first, memory)
-    moment = _when(heads, tables, sizes, slots, first, span, longest, once)
-    visit, time = moment.visit, moment.time
+    when = _when(heads, tables, sizes, slots, first, span, longest, once)
+    visit = when.visit
     terminal = visit.kind >= sizes.death
     drawn = draw_codes(heads, visit, sizes, draws, terminal)
-    visit = _with_history(visit._replace(codes=drawn.codes), slots)
+    visit = _with_past(visit._replace(codes=drawn.codes), slots.remembered)
     events = heads.events(visit)
     visit, truncated = repeat(events, visit, draws)
     visit = draw_attributes(events, visit, tables, sizes, draws)
     length = draw_index(events.length(), once.length)
     visit = visit._replace(length=jnp.where((visit.kind > 0) & (visit.kind < sizes.continues), length, 0))
-    remembered = _remember(slots, visit)
-    accepted = terminal & ~moment.early & _accepts(tables, sizes, remembered, visit)
-    row = Row(
+    remembered = _remember(slots.remembered, visit)
+    accepted = terminal & ~when.early & _accepts(tables, sizes, remembered.seen, visit)
+    number = slots.visit_number + 1
+    row = _row(slots, once, when, visit, accepted, (drawn.number > sizes.places) | truncated)
+    after = slots._replace(state=state, visit=visit, time=when.time, remembered=remembered, visit_number=number)
+    return _next(after, terminal | when.early, accepted, end, seed), row
+
+
+def _row(slots: Slots, once: Once, when: _When, visit: Visit, accepted: Array, truncated: Array) -> Row:
+    """What leaves the device of a step: of the slots before it, and of the `visit` that it is."""
+    draws = slots.draws
+    number, places = visit.codes.shape
+    return Row(
         patient=slots.patient,
         attempt=slots.attempt,
         origin=slots.origin,
         origin_clock=once.origin_clock,
         statics=slots.context.statics,
-        time=time,
+        time=when.time,
         kind=visit.kind,
         clock=visit.clock,
         clock_within=once.clock_within,
@@ -120,17 +130,15 @@ def advance(
         codes=visit.codes,
         offset=visit.offset,
         # By bin, not by place: events of a step in the same bin are of the same moment.
-        offset_within=draws.uniform_at(Purpose.OFFSET_WITHIN, jnp.arange(first.shape[0])[:, None], visit.offset),
+        offset_within=draws.uniform_at(Purpose.OFFSET_WITHIN, jnp.arange(number)[:, None], visit.offset),
         value=visit.value,
         rank=visit.rank,
         duration=visit.duration,
-        duration_within=draws.uniform(Purpose.DURATION_WITHIN, sizes.places),
+        duration_within=draws.uniform(Purpose.DURATION_WITHIN, places),
         accepted=accepted,
-        truncated=(drawn.number > sizes.places) | truncated,
-        moved=moment.moved,
+        truncated=truncated,
+        moved=when.moved,
     )
-    after = remembered._replace(state=state, visit=visit, time=time)
-    return _next(after, terminal | moment.early, accepted, end, seed), row
 
 
 def _inside(knots: Array, bins: Array, uniform: Array) -> Array:
@@ -181,11 +189,7 @@ def _begin(model: PatientModel, tables: Tables, draws: Counters, once: Once, fir
         time=jnp.where(first, origin, slots.time),
         begun=begun,
         visit=where(first, blank, slots.visit),
-        seen=jnp.where(first[:, None], 0.0, slots.seen),
-        last_rank=jnp.where(first[:, None], -1.0, slots.last_rank),
-        last_time=jnp.where(first[:, None], 0.0, slots.last_time),
-        measurements=jnp.where(first[:, None], 0.0, slots.measurements),
-        total_rank=jnp.where(first[:, None], 0.0, slots.total_rank),
+        remembered=where(first, nothing_remembered(*slots.remembered.seen.shape), slots.remembered),
     )
 
 
@@ -206,7 +210,7 @@ def _when(
     span: _Span,
     longest: Array,
     once: Once,
-) -> _Moment:
+) -> _When:
     """Kind, gap, age and clock of the next step."""
     logits = heads.kind()
     impossible = first[:, None] & (jnp.arange(sizes.kinds) == sizes.continues)[None]
@@ -229,7 +233,7 @@ def _when(
     moment = _moment(tables, slots.origin, slots.begun, time, steps)
     visit = visit._replace(kind=kind, gap=gap, **moment._asdict())
     visit = visit._replace(clock=draw_index(heads.clock(visit), once.clock))
-    return _Moment(visit, time, early & ~hopeless, early & hopeless)
+    return _When(visit, time, early & ~hopeless, early & hopeless)
 
 
 def _span(beginnings: Beginnings, fresh: Array, slots: Slots) -> _Span:
@@ -263,39 +267,35 @@ def _gap(logits: Array, knots: _Knots, tables: Tables, time: Array, choice: _Cho
     return gap, jnp.where(gap < short, within, jnp.maximum(landing, earliest) - time)
 
 
-def _with_history(visit: Visit, slots: Slots) -> Visit:
+def _with_past(visit: Visit, remembered: Remembered) -> Visit:
     """The visit with what is known of the values of its codes before."""
-    last_rank, last_time, count, total = (
-        jnp.take_along_axis(part, visit.codes, axis=-1)
-        for part in (slots.last_rank, slots.last_time, slots.measurements, slots.total_rank)
-    )
-    known = (visit.codes > 0) & (last_rank >= 0)
+    there = Remembered(*(jnp.take_along_axis(part, visit.codes, axis=-1) for part in remembered))
+    known = (visit.codes > 0) & (there.last_rank >= 0)
     return visit._replace(
-        last_rank=jnp.where(known, last_rank, -1.0),
-        last_age=jnp.where(known, visit.age[:, None] - last_time, 0.0),
-        measurements=jnp.where(known, count, 0.0),
-        mean_rank=jnp.where(known, total / jnp.maximum(count, 1.0), 0.0),
+        last_rank=jnp.where(known, there.last_rank, -1.0),
+        last_age=jnp.where(known, visit.age[:, None] - there.last_time, 0.0),
+        measurements=jnp.where(known, there.measurements, 0.0),
+        mean_rank=jnp.where(known, there.total_rank / jnp.maximum(there.measurements, 1.0), 0.0),
     )
 
 
-def _remember(slots: Slots, visit: Visit) -> Slots:
-    """Add the step to what is known of the patient's codes and values."""
+def _remember(before: Remembered, visit: Visit) -> Remembered:
+    """Add a step to what is known of the patient's codes and values."""
     rows = jnp.arange(visit.codes.shape[0])[:, None]
     measured = jnp.where(visit.value > 0, visit.codes, 0)
     age = jnp.broadcast_to(visit.age[:, None], measured.shape)
-    return slots._replace(
-        seen=slots.seen.at[rows, visit.codes].set(1.0, mode="promise_in_bounds").at[:, 0].set(0.0),
-        last_rank=slots.last_rank.at[rows, measured].set(visit.rank, mode="promise_in_bounds").at[:, 0].set(-1.0),
-        last_time=slots.last_time.at[rows, measured].set(age, mode="promise_in_bounds"),
-        measurements=slots.measurements.at[rows, measured].add(1.0, mode="promise_in_bounds"),
-        total_rank=slots.total_rank.at[rows, measured].add(visit.rank, mode="promise_in_bounds"),
-        visit_number=slots.visit_number + 1,
+    return Remembered(
+        seen=before.seen.at[rows, visit.codes].set(1.0, mode="promise_in_bounds").at[:, 0].set(0.0),
+        last_rank=before.last_rank.at[rows, measured].set(visit.rank, mode="promise_in_bounds").at[:, 0].set(-1.0),
+        last_time=before.last_time.at[rows, measured].set(age, mode="promise_in_bounds"),
+        measurements=before.measurements.at[rows, measured].add(1.0, mode="promise_in_bounds"),
+        total_rank=before.total_rank.at[rows, measured].add(visit.rank, mode="promise_in_bounds"),
     )
 
 
-def _accepts(tables: Tables, sizes: Sizes, slots: Slots, visit: Visit) -> Array:
-    """Whether the record that ends with `visit` meets the conditions."""
-    has = slots.seen > 0
+def _accepts(tables: Tables, sizes: Sizes, seen: Array, visit: Visit) -> Array:
+    """Whether the record that ends with `visit` and has `seen` (B, V) of codes meets the conditions."""
+    has = seen > 0
     required = (has[:, None, :] & tables.required[None]).any(-1).all(-1)
     excluded = (has & tables.excluded[None]).any(-1)
     in_age = (visit.age >= tables.age_range[0]) & (visit.age < tables.age_range[1])

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ehrsim.batch import Batch, Context, Sizes, Visit
-from ehrsim.models.base import PatientModel
+from ehrsim.models.base import PatientModel, Tree, where
 from ehrsim.runs import Run
 from ehrsim.sampling.counters import Purpose, counters
 from ehrsim.sampling.histories import Histories
-from ehrsim.sampling.slots import Slots, Tables
+from ehrsim.sampling.slots import Remembered, Slots, Tables
 from ehrsim.visits import packing, table
 from ehrsim.visits.packing import Shape
 from ehrsim.visits.scales import origins
@@ -46,12 +46,7 @@ class Beginnings(NamedTuple):
     begun: Array
     visit: Visit
     """(H, ...) the last step"""
-    seen: Array
-    """(H, V), like those that follow: as in `Slots`."""
-    last_rank: Array
-    last_time: Array
-    measurements: Array
-    total_rank: Array
+    remembered: Remembered
     since: Array
     """(H,) int32 time bin of the first step at the earliest, and `until` (H,) of the last one at the latest."""
     until: Array
@@ -66,18 +61,20 @@ def take_up(beginnings: Beginnings, fresh: Array, slots: Slots) -> Slots:
     row = beginnings.history(slots.patient)
     of_patient = jnp.maximum(slots.patient - beginnings.first, 0) * PARTICLES + slots.attempt % PARTICLES
 
-    def put(new: Array, old: Array) -> Array:
-        return jnp.where(fresh.reshape(fresh.shape + (1,) * (new.ndim - 1)), new, old)
+    def taken(new: Tree, old: Tree) -> Tree:
+        mine: Tree = jax.tree.map(lambda part: part[row], new)
+        return where(fresh, mine, old)
 
-    state = jax.tree.map(lambda new, old: put(new.at[of_patient].get(mode="clip"), old), beginnings.state, slots.state)
-    visit = jax.tree.map(lambda new, old: put(new[row], old), beginnings.visit, slots.visit)
-    same: dict[str, Any] = {name: put(getattr(beginnings, name)[row], getattr(slots, name)) for name in _SAME}
-    context = slots.context._replace(statics=put(beginnings.statics[row], slots.context.statics))
-    return slots._replace(context=context, state=state, visit=visit, **same)
-
-
-_SAME = ("origin", "time", "begun", "seen", "last_rank", "last_time", "measurements", "total_rank")
-"""Fields that are the same in `Slots`."""
+    of_state = jax.tree.map(lambda part: part.at[of_patient].get(mode="clip"), beginnings.state)
+    return slots._replace(
+        context=slots.context._replace(statics=taken(beginnings.statics, slots.context.statics)),
+        state=where(fresh, of_state, slots.state),
+        origin=taken(beginnings.origin, slots.origin),
+        time=taken(beginnings.time, slots.time),
+        begun=taken(beginnings.begun, slots.begun),
+        visit=taken(beginnings.visit, slots.visit),
+        remembered=taken(beginnings.remembered, slots.remembered),
+    )
 
 
 def beginnings(
@@ -89,7 +86,7 @@ def beginnings(
     steps, _ = table.tabulate(sequences, scales, sizes)
     last = steps.step_offsets[1:] - 2
     bins = scales.step_seconds
-    copies, shift = histories.copies, histories.shift[first:end]
+    copies, known = histories.copies, histories.known.of(np.arange(first, end))
     statics = np.zeros((end - first, tables.profiles.shape[1]), np.int32)
     width = min(statics.shape[1], steps.context_statics.shape[1])
     statics[:, :width] = steps.context_statics[:, :width]
@@ -99,9 +96,9 @@ def beginnings(
         "time": (sequences.time[sequences.step_offsets[1:] - 1] // bins).astype(np.int32),
         "begun": (sequences.time[sequences.step_offsets[:-1]] // bins).astype(np.int32),
         "visit": Visit(*(column[last] for column in steps.visit)),
-        **_memory(steps, sizes),
-        "since": ((histories.since[first:end] - shift) // bins).astype(np.int32),
-        "until": ((histories.until[first:end] - shift) // bins).astype(np.int32),
+        "remembered": _remembered(steps, sizes),
+        "since": ((known.since - known.shift) // bins).astype(np.int32),
+        "until": ((known.until - known.shift) // bins).astype(np.int32),
     }
     state = _states(run.model, tables, steps, first, copies, seed)
     missing = size - (end - first)
@@ -117,22 +114,23 @@ def _padded(part: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:
     return np.pad(part, [(0, rows)] + [(0, 0)] * (part.ndim - 1))
 
 
-def _memory(steps: Table, sizes: Sizes) -> dict[str, np.ndarray[Any, Any]]:
-    """What `Slots` remember of codes and values, each (H, V) float32."""
+def _remembered(steps: Table, sizes: Sizes) -> Remembered:
+    """What `Slots` remember of the histories, (H, V) each."""
     owner = np.repeat(np.arange(steps.patients), np.diff(steps.step_offsets))
     row, place = np.nonzero(steps.visit.codes)
     at = owner[row], steps.visit.codes[row, place]
     measured = steps.visit.value[row, place] > 0
     at_value = at[0][measured], at[1][measured]
     rank, age = steps.visit.rank[row, place][measured], steps.visit.age[row][measured]
-    memory = {name: np.zeros((steps.patients, sizes.vocabulary), np.float32) for name in _SAME[3:]}
-    memory["seen"][at] = 1
-    memory["last_rank"][:] = -1
+    shape = (steps.patients, sizes.vocabulary)
+    seen, last_time, measurements, total_rank = (np.zeros(shape, np.float32) for _ in range(4))
+    last_rank = np.full(shape, -1, np.float32)
+    seen[at] = 1
     # In the order of time: the last of several assignments to one place remains.
-    memory["last_rank"][at_value], memory["last_time"][at_value] = rank, age
-    np.add.at(memory["measurements"], at_value, np.float32(1))
-    np.add.at(memory["total_rank"], at_value, rank)
-    return memory
+    last_rank[at_value], last_time[at_value] = rank, age
+    np.add.at(measurements, at_value, np.float32(1))
+    np.add.at(total_rank, at_value, rank)
+    return Remembered(*map(jnp.asarray, (seen, last_rank, last_time, measurements, total_rank)))
 
 
 def _states(model: PatientModel, tables: Tables, steps: Table, first: int, copies: int, seed: int) -> Any:

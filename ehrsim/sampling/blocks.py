@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from ehrsim.sampling.conditions import Conditions, tables_for
 from ehrsim.sampling.rows import Known, Rows, to_sequences
 from ehrsim.sampling.slots import Row, Slots, Tables, empty_slots
 from ehrsim.visits.scales import Scales
-from ehrsim.visits.sequences import Sequences
+from ehrsim.visits.sequences import Int64, Sequences
 from ehrsim.vocabulary import Vocabulary
 
 BLOCK = 2_000
@@ -65,13 +65,13 @@ def sample(
     conditions: Conditions | None = None,
     slots: int = 256,
     beginnings: Beginnings | None = None,
-    known: Known | None = None,
+    known_of: Callable[[Int64], Known] | None = None,
     progress: Progress = silent,
 ) -> Iterator[tuple[Sequences, SampleReport]]:
     """Yield the records of patients `first` to `end` (exclusive), block after block in order.
 
     Patient i is the same whatever `first`, `end` and `slots` are. With `beginnings` the patients go on with histories,
-    of which `known` holds those of patients `first` to `end`; then only what is new is told. Raises `UsageError` if the
+    of which `known_of` tells what is known by patient; then only what is new is told. Raises `UsageError` if the
     conditions name codes that the vocabulary lacks, or cannot be met.
     """
     tables = tables_for(conditions or Conditions(), vocabulary, scales)
@@ -84,7 +84,8 @@ def sample(
         pending.take(rows, model)
         progress("generate", pending.finished, end - first, "patients")
         for block in pending.blocks():
-            yield to_sequences(block, scales, model.sizes, known and known.of(block, first)), pending.report()
+            known = known_of(np.unique(block["patient"])) if known_of else None
+            yield to_sequences(block, scales, model.sizes, known), pending.report()
 
 
 @jax.jit

@@ -15,7 +15,6 @@ from ehrsim.sampling.beginnings import beginnings
 from ehrsim.sampling.blocks import BLOCK, SampleReport, sample
 from ehrsim.sampling.conditions import Conditions, tables_for
 from ehrsim.sampling.histories import Histories
-from ehrsim.sampling.rows import Known
 from ehrsim.visits import decode
 
 
@@ -43,7 +42,7 @@ def continued_blocks(
     together = max(BLOCK // copies, 1)
     total = SampleReport(0, 0, 0)
     for begin in range(first // copies // together * together, -(-end // copies), together):
-        stop = min(begin + together, len(histories.shift))
+        stop = min(begin + together, histories.number)
         low, high = max(first, begin * copies), min(end, stop * copies)
         drawn = sample(
             run.model,
@@ -55,7 +54,7 @@ def continued_blocks(
             conditions=conditions,
             slots=slots,
             beginnings=beginnings(run, tables, histories, begin, stop, together, seed),
-            known=_known(histories, low, high),
+            known_of=histories.known_of,
             progress=lambda task, done, _, unit, low=low: progress(task, low - first + done, end - first, unit),
         )
         report = total
@@ -63,17 +62,6 @@ def continued_blocks(
             report = total.plus(latest)
             yield _joined(histories, decode(sequences, run.vocabulary), sequences.subject), report
         total = report
-
-
-def _known(histories: Histories, first: int, end: int) -> Known:
-    row = np.arange(first, end) // histories.copies
-    return Known(
-        since=histories.since[row],
-        until=histories.until[row],
-        shift=histories.shift[row],
-        last_visit=histories.last_visit[row],
-        visit_ids=histories.visit_ids[row],
-    )
 
 
 def _joined(histories: Histories, futures: pl.DataFrame, subject: np.ndarray) -> pl.DataFrame:

@@ -99,10 +99,8 @@ def generate_to(
     """
     _check(first, first + n, seed, slots)
     loaded = runs.load(run)
-    dataset = {"dataset_name": f"synthetic-{seed}", "etl_name": "ehrsim generate", "run": loaded.identity}
-    with events.event_writer(out, dataset, overwrite=overwrite) as writer:
-        job = _Job(str(run), seed, conditions, slots)
-        return _write(writer, loaded, job, first, first + n, processes, Path(out).parent, progress)
+    job = _Job(str(run), seed, conditions, slots)
+    return _write(Path(out), loaded, job, (first, first + n), processes, progress, overwrite=overwrite)
 
 
 def continued(
@@ -155,12 +153,8 @@ def continue_to(
     loaded = runs.load(run)
     known, report = read_histories(loaded, histories, since=since, years=years, copies=copies)
     _check(0, known.patients, seed, slots)
-    dataset = {"dataset_name": f"continued-{seed}", "etl_name": "ehrsim generate", "run": loaded.identity}
-    with events.event_writer(out, dataset, overwrite=overwrite) as writer:
-        job = _Job(str(run), seed, conditions, slots, known)
-        drawn = _write(writer, loaded, job, 0, known.patients, processes, Path(out).parent, progress)
-        known.listed().write_parquet(writer.metadata_path("continuations.parquet"))
-        return drawn, report
+    job = _Job(str(run), seed, conditions, slots, known)
+    return _write(Path(out), loaded, job, (0, known.patients), processes, progress, overwrite=overwrite), report
 
 
 class _Job(NamedTuple):
@@ -197,17 +191,30 @@ class _Job(NamedTuple):
 
 
 def _write(
-    writer: EventWriter, run: Run, job: _Job, first: int, end: int, processes: int, beside: Path, progress: Progress
+    out: Path, run: Run, job: _Job, patients: tuple[int, int], processes: int, progress: Progress, *, overwrite: bool
 ) -> SampleReport:
-    """Write the blocks of a job in order, by one process or several."""
+    """Write the `patients` of a job, from the first up to but excluding the second, to a MEDS folder."""
     if processes < 1:
         raise UsageError(f"processes is `{processes}`, expected 1 or more")
-    report = SampleReport(0, 0, 0)
-    if processes == 1:
-        for frame, latest in job.blocks(run, first, end, progress):
+    name = "synthetic" if job.histories is None else "continued"
+    dataset = {"dataset_name": f"{name}-{job.seed}", "etl_name": "ehrsim generate", "run": run.identity}
+    with events.event_writer(out, dataset, overwrite=overwrite) as writer:
+        if job.histories is not None:
+            job.histories.listed().write_parquet(writer.metadata_path("continuations.parquet"))
+        if processes > 1:
+            return _write_parts(writer, job, *patients, processes, out.parent, progress)
+        report = SampleReport(0, 0, 0)
+        for frame, latest in job.blocks(run, *patients, progress):
             writer.write(frame)
             report = latest
         return report
+
+
+def _write_parts(
+    writer: EventWriter, job: _Job, first: int, end: int, processes: int, beside: Path, progress: Progress
+) -> SampleReport:
+    """Write the blocks of a job in order, drawn by several processes."""
+    report = SampleReport(0, 0, 0)
     with tempfile.TemporaryDirectory(prefix=".ehrsim-", dir=beside) as spill:
         tasks = [(job, spill, *part) for part in _ranges(first, end, processes, job.whole)]
         # Spawned, not forked: a forked JAX runtime may hang.

@@ -20,6 +20,7 @@ import polars as pl
 from ehrsim import codes, events
 from ehrsim.errors import InputError, UsageError
 from ehrsim.runs import Run
+from ehrsim.sampling.rows import Known
 from ehrsim.visits import encode
 from ehrsim.visits.scales import YEAR, Scales
 from ehrsim.visits.sequences import MISSING, Int64, Sequences
@@ -37,35 +38,37 @@ class Histories(NamedTuple):
     events: pl.DataFrame
     """What was recorded before the date, in canonical order."""
     sequences: Sequences
-    """The same as the model is told it, `shift` earlier."""
-    shift: Int64
-    """(H,) seconds"""
-    since: Int64
-    """(H,) seconds (in the calendar of `events`, like those below) that futures begin at or after."""
-    until: Int64
-    """(H,) seconds at which the last of them end."""
-    last_visit: Int64
-    """(H,) id of the last visit, or MISSING."""
-    visit_ids: Int64
-    """(H,) the highest id of a visit below COUNTED_IDS, 0 if there is none."""
+    """The same as the model is told it, `known.shift` earlier."""
+    known: Known
+    """Of H histories, in the calendar of `events`."""
+
+    @property
+    def number(self) -> int:
+        """How many histories there are."""
+        return self.sequences.patients
 
     @property
     def patients(self) -> int:
         """Patients of the output."""
-        return self.copies * len(self.shift)
+        return self.copies * self.number
+
+    def known_of(self, patients: Int64) -> Known:
+        """Of patients of the output by index."""
+        return self.known.of(patients // self.copies)
 
     def listed(self) -> pl.DataFrame:
         """Which subject of the output continues whom: subject_id, source_subject_id, copy (from 0), since, until."""
-        history = np.repeat(np.arange(len(self.shift)), self.copies)
+        history = np.repeat(np.arange(self.number), self.copies)
+        known = self.known.of(history)
         moments = {
-            name: pl.Series(seconds[history] * 1_000_000).cast(pl.Datetime("us"))
-            for name, seconds in (("since", self.since), ("until", self.until))
+            name: pl.Series(seconds * 1_000_000).cast(pl.Datetime("us"))
+            for name, seconds in (("since", known.since), ("until", known.until))
         }
         return pl.DataFrame(
             {
                 "subject_id": np.arange(1, len(history) + 1),
                 "source_subject_id": self.sequences.subject[history],
-                "copy": np.tile(np.arange(self.copies), len(self.shift)),
+                "copy": np.tile(np.arange(self.copies), self.number),
                 **moments,
             }
         )
@@ -78,11 +81,14 @@ class HistoryReport(NamedTuple):
     """Patients without a future."""
     unknown: dict[str, int]
     """Rows that are part of the output, but that the model does not know."""
+    open_ends: int
+    """Rows whose end came after the date, and is left open."""
 
     def lines(self) -> list[str]:
         """What is worth saying, for people."""
         left_out = [f"left out {number:,}: {why}" for why, number in self.left_out.items()]
-        return left_out + [f"not known to the model {number:,}: {why}" for why, number in self.unknown.items()]
+        unknown = [f"not known to the model {number:,}: {why}" for why, number in self.unknown.items()]
+        return left_out + unknown + ([f"ends after the date left open: {self.open_ends:,}"] if self.open_ends else [])
 
 
 def read_histories(
@@ -102,8 +108,9 @@ def read_histories(
         raise UsageError(f"{copies} futures of each patient, expected 1 or more")
     if years is not None and not 0 < years <= 120:
         raise UsageError(f"years is `{years}`, expected more than 0, 120 at most")
-    frame = source.lazy().collect() if isinstance(source, pl.LazyFrame | pl.DataFrame) else _read(source)
-    before, died, known_ends = _before(events.sort(events.conform(frame).lazy()).collect(), since)
+    table = source if isinstance(source, pl.LazyFrame | pl.DataFrame) else events.read_events(source)
+    frame = table.lazy().collect()
+    before, died, open_ends = _before(events.sort(events.conform(frame).lazy()).collect(), since)
     sequences, encoded = encode(before, run.vocabulary, step_seconds=run.scales.step_seconds)
     everyone = frame["subject_id"].n_unique()
     reasons = _reasons(sequences, run.scales, since, years)
@@ -113,15 +120,11 @@ def read_histories(
     if not kept.patients:
         found = ", ".join(f"{n} {why}" for why, n in left_out.items() if n)
         raise InputError(f"no patient to continue: {found or 'none at all'}", hint="try another --since, or --years")
-    report = HistoryReport({why: n for why, n in left_out.items() if n}, encoded.left_out | known_ends)
+    report = HistoryReport({why: n for why, n in left_out.items() if n}, encoded.left_out, open_ends)
     return _histories(run, before, kept, since, years, copies), report
 
 
-def _read(source: str | Path) -> pl.DataFrame:
-    return events.read_events(source).collect()
-
-
-def _before(frame: pl.DataFrame, since: dt.datetime | None) -> tuple[pl.DataFrame, int, dict[str, int]]:
+def _before(frame: pl.DataFrame, since: dt.datetime | None) -> tuple[pl.DataFrame, int, int]:
     """The events before the date of patients not dead by then, how many are, and how many ends are not known yet."""
     if since is not None:
         frame = frame.filter(pl.col("time").is_null() | (pl.col("time") < since))
@@ -131,11 +134,10 @@ def _before(frame: pl.DataFrame, since: dt.datetime | None) -> tuple[pl.DataFram
     timed = frame.filter(pl.col("time").is_not_null())["subject_id"].unique()
     frame = frame.filter(pl.col("subject_id").is_in(timed.implode()))
     if since is None:
-        return frame, len(dead), {}
+        return frame, len(dead), 0
     late = pl.col("end_time") >= since
-    number = frame.filter(late).height
     cleared = frame.with_columns(end_time=pl.when(late).then(None).otherwise("end_time"))
-    return cleared, len(dead), {"end after the date, left open": number} if number else {}
+    return cleared, len(dead), frame.filter(late).height
 
 
 def _reasons(
@@ -183,16 +185,14 @@ def _histories(
         time=sequences.time - shift[sequences.patient_of_step()],
         birth=np.where(sequences.birth == MISSING, MISSING, sequences.birth - shift),
     )
-    return Histories(
-        copies=copies,
-        events=mine,
-        sequences=moved,
-        shift=shift,
+    known = Known(
         since=np.maximum(begin, of_subject["last"].to_numpy()),
         until=until,
+        shift=shift,
         last_visit=_last_visits(sequences),
         visit_ids=of_subject["visit_id"].to_numpy(),
     )
+    return Histories(copies, mine, moved, known)
 
 
 def _last_visits(sequences: Sequences) -> Int64:

@@ -25,12 +25,11 @@ class Known(NamedTuple):
     last_visit: Int64
     """(P,) id of the last visit or MISSING: the one that steps belong to which continue a visit."""
     visit_ids: Int64
-    """(P,) the highest id of a visit; those of the future follow."""
+    """(P,) the highest id of a visit, 0 if there is none; those of the future follow."""
 
-    def of(self, rows: Rows, first: int) -> Known:
-        """Those of the patients of `rows`, in order, if these are of the patients from index `first` on."""
-        patients = np.unique(rows["patient"]) - first
-        return Known(*(column[patients] for column in self))
+    def of(self, which: Int64) -> Known:
+        """Those of some of the patients."""
+        return Known(*(column[which] for column in self))
 
 
 def to_sequences(rows: Rows, scales: Scales, sizes: Sizes, known: Known | None = None) -> Sequences:

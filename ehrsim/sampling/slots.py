@@ -55,6 +55,21 @@ class Tables(NamedTuple):
     """(2,) float32 the same as `Context` has them."""
 
 
+class Remembered(NamedTuple):
+    """What is remembered of the codes and values of B patients, each (B, V) float32."""
+
+    seen: Array
+    """1 for codes of any step so far."""
+    last_rank: Array
+    """Of the last value, -1 where never measured."""
+    last_time: Array
+    """Age in years at the last value."""
+    measurements: Array
+    """Values so far."""
+    total_rank: Array
+    """Sum of their ranks."""
+
+
 class Slots(NamedTuple):
     """The state of B slots."""
 
@@ -73,15 +88,7 @@ class Slots(NamedTuple):
     state: Any
     visit: Visit
     """The step before."""
-    seen: Array
-    """(B, V) float32"""
-    last_rank: Array
-    """(B, V) float32, -1 where never measured."""
-    last_time: Array
-    """(B, V) float32 age in years at the last measurement."""
-    measurements: Array
-    """(B, V) float32 values so far, and `total_rank` (B, V) float32 the sum of their ranks."""
-    total_rank: Array
+    remembered: Remembered
     waiting: Array
     """() int32 the next patient to hand out."""
 
@@ -133,11 +140,7 @@ def empty_slots(model: PatientModel, tables: Tables, seed: Array, first: int, sl
         context=context,
         state=state,
         visit=blank_visit(slots, sizes.places),
-        seen=jnp.zeros((slots, sizes.vocabulary), jnp.float32),
-        last_rank=jnp.full((slots, sizes.vocabulary), -1.0, jnp.float32),
-        last_time=jnp.zeros((slots, sizes.vocabulary), jnp.float32),
-        measurements=jnp.zeros((slots, sizes.vocabulary), jnp.float32),
-        total_rank=jnp.zeros((slots, sizes.vocabulary), jnp.float32),
+        remembered=nothing_remembered(slots, sizes.vocabulary),
         waiting=jnp.int32(first + slots),
     )
 
@@ -149,6 +152,12 @@ def _blank_context(tables: Tables, slots: int) -> Context:
         codes=jnp.zeros((slots, tables.offered.shape[1]), jnp.int32),
         ages=jnp.full((slots, 2), jnp.nan, jnp.float32),
     )
+
+
+def nothing_remembered(slots: int, vocabulary: int) -> Remembered:
+    """That of patients before their first step."""
+    nothing = jnp.zeros((slots, vocabulary), jnp.float32)
+    return Remembered(nothing, nothing - 1, nothing, nothing, nothing)
 
 
 def blank_visit(slots: int, places: int) -> Visit:
