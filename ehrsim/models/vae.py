@@ -40,11 +40,11 @@ class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Width of the layer that gives values, offsets and durations."""
     patient_latent: int = 24
     visit_latent: int = 12
-    free_bits: float = 0.02
-    """Nats of KL per dimension of a visit's latent that cost nothing in training. Few: what the decoder is told by it in
-    training and not by the prior goes wrong again at every visit of a simulated record."""
+    free_bits: float = 0.0
+    """Nats of KL per dimension of a visit's latent that cost nothing in training. None: what the posterior tells the
+    decoder beyond the prior is missing at every visit of a simulated record, and the mix of codes drifts away."""
     patient_free_bits: float = 0.05
-    """The same of the patient's latent, which is drawn once."""
+    """The same of the patient's latent, which is drawn once and would be given up."""
     anneal: float = 0.15
     """Share of training over which the KL weight rises from 0 to 1."""
     emission: Literal["ordered", "set"] = "ordered"
