@@ -44,7 +44,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a model is trained."""
 
     max_steps: int = 1200
-    """Optimiser steps at most; the learning rate falls along a cosine to a twentieth by then."""
+    """Optimiser steps at most; the learning rate falls along a cosine to a twentieth by then, and earlier in falls: few
+    patients are learned by heart soon."""
     steps_per_batch: int = 2048
     """Visits in a batch, padding included."""
     learning_rate: float = 3e-3
@@ -56,8 +57,12 @@ class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     average: float = 0.98
     """Decay a step of the running average of the weights, which is what is validated and kept."""
     validate_every: int = 50
-    patience: int = 6
-    """Validations without an improvement before training stops."""
+    patience: int = 3
+    """Validations without an improvement before the learning rate falls, and training goes on from the best weights."""
+    fall: float = 0.3
+    """Of the learning rate, what is left after a fall."""
+    falls: int = 3
+    """How often it falls; training stops when it would fall once more."""
     min_patients: int = vocabulary.DEFAULT_MIN_PATIENTS
     seed: int = 0
 
@@ -66,11 +71,9 @@ PRESETS: dict[str, TrainingConfig] = {
     # 2 CPU cores, records of about 15 visits x 10 codes, 300 codes: 3 minutes; 1,300 codes: 6 minutes.
     "small": TrainingConfig(),
     # 2 CPU cores: 20 to 30 minutes.
-    "base": TrainingConfig(max_steps=3000, validate_every=100, learning_rate=2e-3, patience=8),
+    "base": TrainingConfig(max_steps=3000, learning_rate=2e-3),
     # One data-centre GPU: under an hour; not meant for a CPU.
-    "large": TrainingConfig(
-        max_steps=30_000, steps_per_batch=16_384, validate_every=500, learning_rate=1e-3, patience=10
-    ),
+    "large": TrainingConfig(max_steps=30_000, steps_per_batch=16_384, validate_every=500, learning_rate=1e-3),
 }
 
 
@@ -211,6 +214,8 @@ class _State(NamedTuple):
     step: int
     best_loss: float
     stale: int
+    """Validations since the last improvement, or fall of the learning rate."""
+    falls: int
     lines: int
     """Lines of metrics written."""
 
@@ -259,6 +264,7 @@ def _distance(data: Data, seed: int) -> Score:
 
 
 _WEIGHTS = ("model", "average", "optimiser", "best")
+_NUMBERS = ("step", "best_loss", "stale", "falls", "lines")
 
 
 def _train(
@@ -270,7 +276,7 @@ def _train(
     alone, and what begins with another run better than that run.
     """
     optimiser = _optimiser(config)
-    state = _State(fresh, fresh, jax.jit(optimiser.init)(fresh), fresh, 0, float("inf"), 0, 0)
+    state = _State(fresh, fresh, jax.jit(optimiser.init)(fresh), fresh, 0, float("inf"), 0, 0, 0)
     checkpoint = work / "checkpoint.safetensors"
     resumed = checkpoint.is_file()
     state = _load(checkpoint, state) if resumed else state
@@ -280,25 +286,28 @@ def _train(
         metrics.write({"step": 0, "tuning": state.best_loss})
     step = _step_function(optimiser, config)
     for batch in _batches(data, config, state.step):
-        if state.step >= config.max_steps or state.stale >= config.patience:
+        if state.step >= config.max_steps or state.falls > config.falls:
             break
-        model, average, moments, figures = step(state.model, state.average, state.optimiser, batch, state.step)
+        model, average, moments, figures = step(*state[:3], batch, state.step, scale=config.fall**state.falls)
         state = state._replace(model=model, average=average, optimiser=moments, step=state.step + 1)
         if state.step % config.validate_every == 0 or state.step == config.max_steps:
             loss = score(state.average)
             if not math.isfinite(loss):
                 raise InputError(f"training diverged: the tuning loss is {loss} at step {state.step}")
-            better = loss < state.best_loss
-            state = state._replace(
-                best=state.average if better else state.best,
-                best_loss=loss if better else state.best_loss,
-                stale=0 if better else state.stale + 1,
-                lines=state.lines + 1,
-            )
             metrics.write({"step": state.step, "tuning": loss, **{k: float(v) for k, v in figures.items()}})
+            state = _judged(state, loss, config)._replace(lines=state.lines + 1)
             _save(checkpoint, state)
         progress("train", state.step, config.max_steps, "steps")
     return state.best
+
+
+def _judged(state: _State, loss: float, config: TrainingConfig) -> _State:
+    """The state after a validation."""
+    if loss < state.best_loss:
+        return state._replace(best=state.average, best_loss=loss, stale=0)
+    if state.stale + 1 < config.patience:
+        return state._replace(stale=state.stale + 1)
+    return state._replace(model=state.best, average=state.best, stale=0, falls=state.falls + 1)
 
 
 def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
@@ -315,7 +324,7 @@ def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
 def _step_function(optimiser: optax.GradientTransformation, config: TrainingConfig) -> Callable[..., Any]:
     @jax.jit
     def step(
-        model: Any, average: Any, moments: Any, batch: Batch, index: jax.Array
+        model: Any, average: Any, moments: Any, batch: Batch, index: jax.Array, scale: jax.Array
     ) -> tuple[Any, Any, Any, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), index)
         progress = index.astype(jnp.float32) / config.max_steps
@@ -327,14 +336,14 @@ def _step_function(optimiser: optax.GradientTransformation, config: TrainingConf
         # Optax mixes whole and real numbers, which the strict settings of the tests refuse.
         with jax.numpy_dtype_promotion("standard"):
             updates, moments = optimiser.update(gradients, moments, model)
-        model = optax.apply_updates(model, updates)
+        model = optax.apply_updates(model, jax.tree.map(lambda update: scale * update, updates))
         # The average forgets the random weights of the beginning sooner than the decay alone would.
         done = index.astype(jnp.float32)
         decay = jnp.minimum(config.average, (1 + done) / (10 + done))
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, model)
         return model, average, moments, figures
 
-    return lambda model, average, moments, batch, index: step(model, average, moments, batch, jnp.int32(index))
+    return lambda *state, scale: step(*state[:-1], jnp.int32(state[-1]), jnp.float32(scale))
 
 
 def _batches(data: Data, config: TrainingConfig, done: int) -> Iterator[Batch]:
@@ -350,7 +359,7 @@ def _batches(data: Data, config: TrainingConfig, done: int) -> Iterator[Batch]:
 
 
 def _save(path: Path, state: _State) -> None:
-    numbers = {name: np.float64(getattr(state, name)) for name in ("step", "best_loss", "stale", "lines")}
+    numbers = {name: np.float64(getattr(state, name)) for name in _NUMBERS}
     arrays = runs.to_arrays({name: getattr(state, name) for name in _WEIGHTS})
     with atomic_file(path) as temporary:
         save_file({**arrays, **{f"state.{name}": np.array(number) for name, number in numbers.items()}}, temporary)
@@ -358,13 +367,13 @@ def _save(path: Path, state: _State) -> None:
 
 def _load(path: Path, like: _State) -> _State:
     arrays = runs.read_arrays(path)
-    names = ("step", "best_loss", "stale", "lines")
-    missing = [name for name in names if f"state.{name}" not in arrays]
+    missing = [name for name in _NUMBERS if f"state.{name}" not in arrays]
     if missing:
         raise RunError(f"{path} is no checkpoint: it has no `{missing[0]}`", hint="--overwrite begins anew")
-    step, best_loss, stale, lines = (float(arrays.pop(f"state.{name}")) for name in names)
+    step, best_loss, *others = (float(arrays.pop(f"state.{name}")) for name in _NUMBERS)
     restored = runs.from_arrays({name: getattr(like, name) for name in _WEIGHTS}, arrays, path)
-    return _State(**restored, step=int(step), best_loss=best_loss, stale=int(stale), lines=int(lines))
+    counts = dict(zip(_NUMBERS[2:], map(int, others), strict=True))
+    return _State(**restored, step=int(step), best_loss=best_loss, **counts)
 
 
 class _Metrics:

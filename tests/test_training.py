@@ -166,7 +166,7 @@ def test_training_stops_when_the_tuning_loss_does(tiny_events, tiny_training, tm
     monkeypatch.setattr(
         training.likelihood, "scorer", lambda *_: lambda model: training.likelihood.Score(-next(losses), 1, 1)
     )
-    config = msgspec.structs.replace(tiny_training, validate_every=2, patience=2)
+    config = msgspec.structs.replace(tiny_training, validate_every=2, patience=2, falls=0)
     run = fit(tiny_events, tmp_path / "run", model="markov", training=config)
     lines = [orjson.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines()]
     assert [(line["step"], line["tuning"]) for line in lines] == [(2, 5.0), (4, 4.0), (6, 4.5), (8, 4.2)]
@@ -178,6 +178,32 @@ def test_training_stops_when_the_tuning_loss_does(tiny_events, tiny_training, tm
         np.array_equal(one, other)
         for one, other in zip(runs.to_arrays(run.model).values(), runs.to_arrays(again.model).values(), strict=True)
     )
+
+
+def test_a_tuning_loss_that_stays_lowers_the_learning_rate(tiny_events, tiny_training, tmp_path, monkeypatch):
+    """Training goes on from the best weights, in smaller steps, and stops when the rate would fall once too often."""
+
+    def trained(*losses: float, **changed: float) -> tuple[dict, list]:
+        told = iter(losses)
+        monkeypatch.setattr(
+            training.likelihood, "scorer", lambda *_: lambda model: training.likelihood.Score(-next(told), 1, 1)
+        )
+        config = msgspec.structs.replace(tiny_training, max_steps=99, validate_every=1, patience=1, falls=1, **changed)
+        run = fit(tiny_events, tmp_path / "run", model="markov", training=config, overwrite=True)
+        lines = [orjson.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines()]
+        return runs.to_arrays(run.model), [line["tuning"] for line in lines]
+
+    def distance(one: dict, other: dict) -> float:
+        return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+    first, seen = trained(5.0, 6.0, 7.0, fall=0.1)
+    assert seen == [5.0, 6.0, 7.0], "one fall, and then the end"
+    after, _ = trained(5.0, 6.0, 4.0, 9.0, fall=0.1)
+    further, _ = trained(5.0, 6.0, 4.0, 9.0, fall=1.0)
+    beyond, _ = trained(5.0, 4.0, 9.0, 9.0, fall=1.0)
+    # From the best weights: the third step begins where the first ended, and is a tenth as long.
+    assert 0 < distance(first, after) < 0.5 * distance(first, further)
+    assert distance(beyond, further) > 0
 
 
 def test_a_loss_that_is_no_number_ends_training(tiny_events, tiny_training, tmp_path, monkeypatch):
