@@ -23,12 +23,14 @@ State = Any
 
 
 class Memory(NamedTuple):
-    """What is remembered of a patient's codes outside the model: the source of the copy terms."""
+    """What is remembered of a patient outside the model: the source of the copy terms."""
 
     previous: Array
     """(..., V) float32, 1 for codes of the step before."""
     seen: Array
     """(..., V) float32, 1 for codes of any step before."""
+    clock: Array
+    """(...) int32 clock of the step before, past the last one if there is none."""
 
 
 At = tuple[Array, ...]

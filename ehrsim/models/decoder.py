@@ -14,6 +14,7 @@ from ehrsim.models.emission import OrderedEmission, SetEmission
 from ehrsim.models.layers import (
     AHEAD_FEATURES,
     MOMENT_FEATURES,
+    QUICK,
     Dropout,
     Linear,
     ahead_features,
@@ -43,8 +44,11 @@ class VisitDecoder(nnx.Module):
         self.kind = Linear(width, sizes.kinds, rng, 0.1)
         self.gap = Linear(width, sizes.gaps, rng, 0.1)
         self.ahead = Linear(width, AHEAD_FEATURES, rng, 0.1)
-        self.clock = Linear(width, sizes.clocks, rng, 0.1)
+        self.clock = constant(0.0, sizes.kinds, sizes.clocks)
+        self.same_clock = constant(0.0, sizes.kinds)
         self.length = Linear(width, sizes.lengths, rng, 0.1)
+        self.length_of_kind = constant(0.0, sizes.kinds, sizes.lengths)
+        self.length_of_code = table(sizes.vocabulary, sizes.lengths, rng, 0.01)
         self.of_kind = table(sizes.kinds, width, rng)
         self.of_gap = table(sizes.gaps, width, rng)
         self.of_code = table(sizes.vocabulary, width, rng)
@@ -52,6 +56,8 @@ class VisitDecoder(nnx.Module):
         self.body = Linear(width, width, rng)
         self.emission = _emission(emission, sizes, width, rng)
         self.attribute_state = Linear(width, narrow, rng)
+        self.attribute_seen = table(sizes.vocabulary, narrow, rng)
+        self.attribute_now = table(sizes.vocabulary, narrow, rng)
         self.attribute_code = table(sizes.vocabulary, narrow, rng)
         self.attribute_gain = constant(1.0, sizes.vocabulary, narrow)
         self.attribute_past = Linear(7, narrow, rng)
@@ -75,11 +81,9 @@ class VisitDecoder(nnx.Module):
         return Heads(
             kind=lambda: self.kind(feature),
             gap=lambda visit: self._gap(timed(visit), year),
-            clock=lambda visit: self.clock(
-                jax.nn.silu(feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap])
-            ),
+            clock=lambda visit: self._clock(visit.kind, memory.clock),
             codes=self.emission(body, memory),
-            events=lambda visit: self._events(self._whole(visit, body(visit))),
+            events=lambda visit: self._events(visit, body(visit), memory.seen),
         )
 
     def _gap(self, hidden: Array, year: Array) -> Array:
@@ -91,9 +95,10 @@ class VisitDecoder(nnx.Module):
         short = jnp.zeros((*year.shape, logits.shape[-1] - len(landings)))
         return logits + jnp.concatenate([short, long], axis=-1)
 
-    def _whole(self, visit: Visit, body: Array) -> Array:
-        """(..., width) of the visit with all of its codes."""
-        return jax.nn.silu(body + base.sum_embeddings(self.of_code[...].at[0].set(0.0), visit.codes))
+    def _clock(self, kind: Array, before: Array) -> Array:
+        """By the kind of visit, and like the one before: clocks that went by the state would be learned by heart."""
+        same = QUICK * self.same_clock[...][kind][..., None]
+        return QUICK * self.clock[...][kind] + same * jax.nn.one_hot(before, self.sizes.clocks)
 
     def _hidden(self, state: Array, measured: Measured) -> Array:
         """(..., attribute_width) of the visit's `state` (..., attribute_width), a code, and its values before."""
@@ -106,7 +111,14 @@ class VisitDecoder(nnx.Module):
         heeded = (state + past) * self.attribute_gain[...][measured.code]
         return jax.nn.silu(heeded + self.attribute_code[...][measured.code])
 
-    def _events(self, whole: Array) -> EventHeads:
+    def _events(self, visit: Visit, body: Array, seen: Array) -> EventHeads:
+        whole = jax.nn.silu(body + base.sum_embeddings(self.of_code[...].at[0].set(0.0), visit.codes))
+        # What codes do to values and to the length of a stay is too sharp to come through the state.
+        known = jnp.dot(seen, self.attribute_seen[...], preferred_element_type=jnp.float32)
+        known = known + base.sum_embeddings(self.attribute_now[...].at[0].set(0.0), visit.codes)
+        stay = base.sum_embeddings(self.length_of_code[...].at[0].set(0.0), visit.codes)
+        stay = QUICK * (self.length_of_kind[...][visit.kind] + stay)
+
         def repeat(state: Array, measured: Measured) -> Array:
             return self.repeat_out(self._hidden(state, measured))[..., 0] + self.repeat_bias[...][measured.code]
 
@@ -115,10 +127,10 @@ class VisitDecoder(nnx.Module):
             return Attributes(out[..., : self.sizes.offsets], out[..., self.sizes.offsets :])
 
         return EventHeads(
-            state=self.attribute_state(whole),
+            state=self.attribute_state(whole) + known,
             repeat=repeat,
             attributes=attributes,
             value=lambda state, measured: self.value(state, self._hidden(state, measured), measured),
             after=self.value.after,
-            length=lambda: self.length(whole),
+            length=lambda: self.length(whole) + stay,
         )

@@ -267,7 +267,8 @@ class GAN(nnx.Module):
             h, x, previous, seen = carry
             start, patient, initial, noise, visit, before, for_kind, for_codes = column
             h = jnp.where(start[:, None], initial, decoder.recurrence.step(h, decoder.recurrence.inner(x)))
-            memory = Memory(*(jnp.where(start[:, None], 0.0, part) for part in (previous, seen)))
+            previous, seen = (jnp.where(start[:, None], 0.0, part) for part in (previous, seen))
+            memory = Memory(previous, seen, clock)
             added = self.of_visit(noise, h, patient)
             u = decoder.visit_prior(h, patient).draw(noise) + added
             logits = decoder.decode(h, patient, u, before, memory).kind()
@@ -280,6 +281,8 @@ class GAN(nnx.Module):
             return (h, x, fixed, jnp.maximum(memory.seen, fixed)), (kinds, codes, u, jnp.square(added).mean(-1))
 
         rows = shape[0]
+        # No clock is drawn: neither kinds nor codes go by it.
+        clock = jnp.full(rows, size.clocks, jnp.int32)
         nothing, none = jnp.zeros((rows, begun.h.shape[-1])), jnp.zeros((rows, size.vocabulary))
         columns = jax.tree.map(lambda part: jnp.moveaxis(part, 1, 0), each)
         _, drawn = jax.lax.scan(body, (nothing, nothing, none, none), columns)

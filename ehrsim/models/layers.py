@@ -41,6 +41,10 @@ def table(rows: int, width: int, rng: np.random.Generator, scale: float = 0.1) -
     return nnx.Param(jnp.asarray(rng.standard_normal((rows, width), np.float32) * np.float32(scale)))
 
 
+QUICK = 10.0
+"""Some parameters have to become large, and all steps of Adam are of one length: they are taken times this."""
+
+
 def constant(value: float, *shape: int) -> nnx.Param[Array]:
     """A parameter that is `value` everywhere to begin with."""
     return nnx.Param(jnp.asarray(np.full(shape, value, np.float32)))

@@ -57,7 +57,7 @@ class Markov(nnx.Module):
         shifted = jnp.pad(batch.visit.kind, ((0, 0), (1, 0)), constant_values=start_kind)[:, :-1]
         previous = jnp.where(batch.start, start_kind, shifted)
         statics = batch.context.statics[batch.patient]
-        heads = self._heads(previous, statics, packed.recall(batch, self.sizes.vocabulary))
+        heads = self._heads(previous, statics, packed.recall(batch, self.sizes))
         steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
         return packed.per_patient(steps, batch) + base.origin_log_probability(self.origin(batch.context), batch)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ehrsim.batch import Batch, Moment
+from ehrsim.batch import Batch, Moment, Sizes
 from ehrsim.models.base import Array, At, Memory, multi_hot
 
 
-def recall(batch: Batch, size: int) -> Memory:
-    """The memory before every step of a batch, each (R, T, V)."""
-    hot = multi_hot(batch.visit.codes, size)
+def recall(batch: Batch, sizes: Sizes) -> Memory:
+    """The memory before every step of a batch, leading axes (R, T)."""
+    hot = multi_hot(batch.visit.codes, sizes.vocabulary)
     fresh = batch.start[..., None]
 
     def body(seen: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -21,8 +21,11 @@ def recall(batch: Batch, size: int) -> Memory:
 
     by_time = (jnp.moveaxis(hot, 1, 0), jnp.moveaxis(fresh, 1, 0))
     _, seen = jax.lax.scan(body, jnp.zeros_like(hot[:, 0]), by_time)
-    shifted = jnp.concatenate([jnp.zeros_like(hot[:, :1]), hot[:, :-1]], axis=1)
-    return Memory(previous=jnp.where(fresh, 0.0, shifted), seen=jnp.moveaxis(seen, 0, 1))
+    return Memory(
+        previous=jnp.where(fresh, 0.0, _before(hot)),
+        seen=jnp.moveaxis(seen, 0, 1),
+        clock=jnp.where(batch.start, sizes.clocks, _before(batch.visit.clock)),
+    )
 
 
 def beginning(batch: Batch) -> Moment:
@@ -77,11 +80,12 @@ def per_patient(steps: Array, batch: Batch) -> Array:
 
 def moment_before(batch: Batch) -> Moment:
     """The moments (R, T) of the step before, at a patient's first step of that step."""
-    return Moment(*(_before(time, batch.start) for time in batch.visit.moment))
+    return Moment(*(jnp.where(batch.start, time, _before(time)) for time in batch.visit.moment))
 
 
-def _before(time: Array, start: Array) -> Array:
-    return jnp.where(start, time, jnp.concatenate([time[:, :1], time[:, :-1]], axis=1))
+def _before(steps: Array) -> Array:
+    """(R, T, ...) moved on by one step; what stands in the first place is of no step before."""
+    return jnp.concatenate([steps[:, :1], steps[:, :-1]], axis=1)
 
 
 def mean_by_patient(states: Array, batch: Batch) -> Array:

@@ -257,7 +257,7 @@ class VAE(nnx.Module):
         h = self.states(of_recurrence(visits), begun.h, batch)
         posterior_u = self.visit_posterior(both, patient)
         u = posterior_u.draw(packed.step_noise(visit_key, batch, self.config.visit_latent))
-        memory = packed.recall(batch, self.sizes.vocabulary)
+        memory = packed.recall(batch, self.sizes)
         heads = self.decode(h, patient, u, packed.moment_before(batch), memory, of_decoder)
         steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
         likelihood = packed.per_patient(steps, batch) + base.origin_log_probability(self.origin(batch.context), batch)

@@ -10,7 +10,7 @@ from flax import nnx
 from ehrsim.batch import Sizes
 from ehrsim.models import base, values
 from ehrsim.models.base import Array, Measured
-from ehrsim.models.layers import Linear, constant, table
+from ehrsim.models.layers import QUICK, Linear, constant, table
 
 
 class ValueHead(nnx.Module):
@@ -20,7 +20,8 @@ class ValueHead(nnx.Module):
         self.bins = sizes.value_bins
         self.out = Linear(width, sizes.values + 2, rng, 0.5)
         self.bias = constant(0.0, sizes.vocabulary, sizes.values)
-        self.anew = constant(-0.2, sizes.vocabulary)
+        # Ranks to begin with: by change a value is found as well that does not go by the last one, but not as sharply.
+        self.anew = constant(0.2, sizes.vocabulary)
         self.forecast = table(sizes.vocabulary, width, rng, 0.1)
         self.forecast_bias = constant(0.0, sizes.vocabulary)
         self.forecast_past = constant(1.0, sizes.vocabulary, 2)
@@ -38,9 +39,9 @@ class ValueHead(nnx.Module):
         code = measured.code
         out = self.out(hidden)
         logits, certainty = out[..., :-2] + self.bias[...][code], out[..., -2:]
-        # Ten times: some values follow from others, or never jump, and a parameter is slow to become as large.
-        near = base.softplus(10 * self.certainty[...][code] + certainty)
-        anew = jnp.where(measured.last_rank < 0, 0.0, 10 * self.anew[...][code])
+        # Quick: some values follow from others, or never jump.
+        near = base.softplus(QUICK * self.certainty[...][code] + certainty)
+        anew = jnp.where(measured.last_rank < 0, 0.0, QUICK * self.anew[...][code])
         none, ranks, same, changes = jnp.split(logits, [1, self.bins + 1, self.bins + 2], axis=-1)
         distance = jnp.abs(values.centres(measured.last_rank, self.bins) - self._forecast(state, measured)[..., None])
         far = near[..., :1] * distance + near[..., 1:] * distance * distance

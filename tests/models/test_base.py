@@ -44,7 +44,7 @@ def test_sums_of_embeddings():
 
 def test_recall_forgets_at_the_start_of_a_patient(tiny_data):
     batch = next(packing.batches(tiny_data.train, tiny_data.shape, np.arange(tiny_data.train.patients), 0))
-    memory = jax.jit(packed.recall, static_argnums=1)(batch, tiny_data.sizes.vocabulary)
+    memory = jax.jit(packed.recall, static_argnums=1)(batch, tiny_data.sizes)
     rows, columns = np.nonzero(batch.used)
     for row, column in zip(rows.tolist()[:60], columns.tolist()[:60], strict=True):
         first = column - int(np.argmax(batch.start[row, : column + 1][::-1]))
@@ -52,6 +52,8 @@ def test_recall_forgets_at_the_start_of_a_patient(tiny_data):
         before = set(batch.visit.codes[row, column - 1].tolist()) - {0} if column > first else set()
         assert set(np.flatnonzero(memory.seen[row, column]).tolist()) == earlier
         assert set(np.flatnonzero(memory.previous[row, column]).tolist()) == before
+        clock = batch.visit.clock[row, column - 1] if column > first else tiny_data.sizes.clocks
+        assert memory.clock[row, column] == clock
 
 
 def test_noise_belongs_to_the_patient_and_the_step(tiny_data):

@@ -10,7 +10,6 @@ from ehrsim.models import packed
 from ehrsim.models.embeddings import hide
 from ehrsim.models.latents import Gaussian, Latent
 from ehrsim.models.layers import ahead_features, dropout
-from ehrsim.models.packed import _before
 from ehrsim.visits import packing
 
 PATIENTS = 20_000
@@ -67,10 +66,12 @@ def test_ages_are_shown_as_a_range_around_the_true_one():
     assert np.isclose(np.mean((41 - low) / (high - low)), 0.5, atol=0.05)
 
 
-def test_a_step_is_told_the_moment_of_the_step_before_and_the_first_its_own():
-    time = jnp.array([[1.0, 2.0, 3.0, 4.0]])
-    start = jnp.array([[True, False, True, False]])
-    assert _before(time, start).tolist() == [[1.0, 1.0, 3.0, 3.0]]
+def test_a_step_is_told_the_moment_of_the_step_before_and_the_first_its_own(tiny_data):
+    batch = next(packing.batches(tiny_data.train, tiny_data.shape, np.arange(4), 0))
+    time = np.resize(np.array([1.0, 2.0, 3.0, 4.0], np.float32), batch.start.shape)
+    start = np.resize(np.array([True, False, True, False]), batch.start.shape)
+    told = packed.moment_before(batch._replace(start=start, visit=batch.visit._replace(age=time)))
+    assert told.age[0, :4].tolist() == [1.0, 1.0, 3.0, 3.0]
 
 
 def test_free_nats_cost_the_posterior_nothing_but_the_prior_still_follows():
