@@ -14,7 +14,7 @@ from ehrsim.errors import UsageError
 from ehrsim.models.base import PatientModel
 from ehrsim.models.gan import GAN, GANConfig
 from ehrsim.models.markov import Markov, MarkovConfig
-from ehrsim.models.vae import VAE, VAEConfig
+from ehrsim.models.vae import VAE, VAEConfig, dropout_for
 
 
 class Family(NamedTuple):
@@ -78,6 +78,15 @@ def family(name: str) -> Family:
     if name not in MODELS:
         raise UsageError(f"unknown model `{name}`", hint=f"expected one of {', '.join(MODELS)}")
     return MODELS[name]
+
+
+def suited(config: msgspec.Struct, visits: int) -> msgspec.Struct:
+    """The configuration with that filled in which goes by the number of visits to learn from."""
+    if isinstance(config, GANConfig):
+        return msgspec.structs.replace(config, autoencoder=suited(config.autoencoder, visits))
+    if isinstance(config, VAEConfig) and config.dropout is None:
+        return msgspec.structs.replace(config, dropout=dropout_for(visits))
+    return config
 
 
 def create(name: str, sizes: Sizes, config: msgspec.Struct, seed: int) -> PatientModel:

@@ -49,10 +49,19 @@ class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Share of training over which the KL weight rises from 0 to 1."""
     emission: Literal["ordered", "set"] = "ordered"
     """How the codes of a visit come about: see `ehrsim.models.emission`."""
-    dropout: float = 0.25
-    """Chance that a number of a visit's embedding or of the decoder's feature is hidden in training."""
+    dropout: float | None = None
+    """Chance that a number of a visit's embedding or of the decoder's feature is hidden in training; None: by how many
+    visits there are to learn from (`dropout_for`)."""
     conditioned: float = 0.25
     """Share of the patients who are shown more of their context in training than their statics."""
+
+
+def dropout_for(visits: int) -> float:
+    """The rate of dropout for so many visits to learn from: few are soon learned by heart.
+
+    Measured: .45 is better than .25 for 20,000 visits, and .25 better than .4 for 200,000.
+    """
+    return round(float(np.clip(0.45 - 0.2 * np.log10(max(visits, 1) / 20_000), 0.1, 0.45)), 3)
 
 
 class State(NamedTuple):
@@ -123,7 +132,7 @@ class VAE(nnx.Module):
         """The annealed bound with free bits, per step."""
         mask_key, noise_key = jax.random.split(key)
         hidden = batch._replace(context=hide(batch.context, mask_key, self.config.conditioned))
-        return self.objective(batch, self.bound(hidden, noise_key, self.config.dropout), progress)
+        return self.objective(batch, self.bound(hidden, noise_key, self.config.dropout or 0.0), progress)
 
     def objective(self, batch: Batch, bound: Bound, progress: Array) -> tuple[Array, dict[str, Array]]:
         """The loss of a bound, and figures to log."""
