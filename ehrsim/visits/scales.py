@@ -2,8 +2,10 @@
 
 A *histogram* holds whole numbers (days, seconds): frequent numbers have a bin of their own, the others share bins of
 about equal mass, inside which five quantiles are kept. A *quantile scale* maps the values of one code to their rank in
-[0, 1] by 65 quantiles, so that every code has the same, uniform scale; ties are whole intervals of ranks. Both are
+[0, 1] by 77 quantiles, so that every code has the same, uniform scale; ties are whole intervals of ranks. Both are
 bounded by what was observed, and both are inverted by linear interpolation and rounding to the precision of the data.
+The first and the last of 64 levels are halved again and again: a straight line from a tail's beginning to the one
+greatest value ever seen would make rare values common.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ BIRTH_BINS = 64
 AT_START, AT_END = 0, 1
 """Offset bins of events at the anchor of their step, and at the end of their visit; histogram bins follow."""
 _SUBKNOTS = 5
+_HALVINGS = 6
 YEAR = 365.25 * 86_400.0
 
 FloatArray = NDArray[np.floating]
@@ -82,7 +85,7 @@ def fit_histogram(numbers: Int64, bins: int) -> Histogram:
 
 
 class QuantileScale(NamedTuple):
-    """A scale for each vocabulary index: `knots` (V, levels + 1), `decimals` (V,) and `known` (V,): any value seen."""
+    """A scale for each vocabulary index: `knots` (V, K) at ranks of `_grid`, `decimals` (V,), `known` (V,): any seen."""
 
     knots: NDArray[np.float64]
     decimals: NDArray[np.int32]
@@ -95,15 +98,15 @@ class QuantileScale(NamedTuple):
         chosen, starts = np.unique(index[order], return_index=True)
         for position, rows in zip(chosen, np.split(order, starts[1:]) if len(order) else [], strict=True):
             ranks[rows] = _rank(self.knots[position], values[rows].astype(np.float64), dither[rows])
-        return np.minimum(ranks, np.float32(1 - 2**-12))
+        return np.minimum(ranks, np.float32(1 - 2**-16))
 
     def value(self, index: NDArray[np.integer], ranks: FloatArray) -> Float32:
         """The value at each rank, rounded to the precision of its code; the inverse of `rank`."""
-        levels = self.knots.shape[1] - 1
-        position = np.clip(ranks.astype(np.float64), 0, 1) * levels
-        lower = np.minimum(position.astype(np.int64), levels - 1)
+        grid = _grid(self.knots.shape[1])
+        inside = np.clip(ranks.astype(np.float64), 0, 1)
+        lower = np.clip(np.searchsorted(grid, inside, side="right") - 1, 0, len(grid) - 2)
         left, right = self.knots[index, lower], self.knots[index, lower + 1]
-        raw = left + (position - lower) * (right - left)
+        raw = left + (inside - grid[lower]) / (grid[lower + 1] - grid[lower]) * (right - left)
         power = 10.0 ** self.decimals[index]
         rounded: Float32 = (np.rint(raw * power) / power).astype(np.float32)
         return rounded
@@ -111,27 +114,36 @@ class QuantileScale(NamedTuple):
 
 def _rank(knots: NDArray[np.float64], values: NDArray[np.float64], dither: FloatArray) -> NDArray[np.float64]:
     """Ranks on one scale: a tie is the interval of ranks of its equal knots, anything else lies between two of them."""
-    levels = len(knots) - 1
+    grid = _grid(len(knots))
     unique, first = np.unique(knots, return_index=True)
-    last = np.append(first[1:] - 1, levels)
+    start, end = grid[first], grid[np.append(first[1:] - 1, len(knots) - 1)]
     values = np.clip(values, unique[0], unique[-1])
     above = np.searchsorted(unique, values)
     below = np.maximum(above - 1, 0)
     tied = unique[above] == values
     span = np.where(tied, 1.0, unique[above] - unique[below])
-    between = last[below] + (values - unique[below]) / span * (first[above] - last[below])
-    within = first[above] + dither * (last[above] - first[above])
-    return np.where(tied, within, between) / levels
+    between = end[below] + (values - unique[below]) / span * (start[above] - end[below])
+    within = start[above] + dither * (end[above] - start[above])
+    ranks: NDArray[np.float64] = np.where(tied, within, between)
+    return ranks
+
+
+def _grid(knots: int) -> NDArray[np.float64]:
+    """The ranks of so many knots: those of equal levels, and in the first and last level ever nearer to the end."""
+    levels = knots - 1 - 2 * _HALVINGS
+    low = 0.5 ** np.arange(_HALVINGS, 0, -1.0) / levels
+    ranks: NDArray[np.float64] = np.sort(np.concatenate([np.linspace(0, 1, levels + 1), low, 1 - low]))
+    return ranks
 
 
 def fit_quantiles(index: NDArray[np.integer], values: FloatArray, size: int, levels: int) -> QuantileScale:
     """The quantile scales of `size` indices from the values seen with each."""
-    knots = np.zeros((size, levels + 1))
+    grid = _grid(levels + 1 + 2 * _HALVINGS)
+    knots = np.zeros((size, len(grid)))
     decimals = np.zeros(size, np.int32)
     known = np.zeros(size, np.bool_)
     order = np.argsort(index, kind="stable")
     chosen, starts = np.unique(index[order], return_index=True)
-    grid = np.linspace(0, 1, levels + 1)
     for position, rows in zip(chosen, np.split(order, starts[1:]) if len(order) else [], strict=True):
         column = np.sort(values[rows].astype(np.float64))
         knots[position] = np.quantile(column, grid, method="inverted_cdf")
