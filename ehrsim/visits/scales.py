@@ -85,7 +85,7 @@ def fit_histogram(numbers: Int64, bins: int) -> Histogram:
 
 
 class QuantileScale(NamedTuple):
-    """A scale for each vocabulary index: `knots` (V, K) at ranks of `_grid`, `decimals` (V,), `known` (V,): any seen."""
+    """A scale for each vocabulary index: `knots` (V, K) at the ranks of `_grid`, `decimals` (V,), `known` (V,)."""
 
     knots: NDArray[np.float64]
     decimals: NDArray[np.int32]
