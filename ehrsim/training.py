@@ -143,7 +143,7 @@ def fit(
     _prepare(work, out, resume=resume, overwrite=overwrite)
     progress("prepare", 0, None, "events")
     data = prepare(events, min_patients=config.min_patients, steps_per_batch=config.steps_per_batch)
-    of_model = models.suited(of_model, data.provenance["data"]["steps"])
+    of_model = models.suited(of_model, data.provenance["data"]["steps"], anew=source is not None)
     run_config = RunConfig(
         format_version=runs.FORMAT_VERSION,
         model=model,

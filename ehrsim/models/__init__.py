@@ -80,11 +80,14 @@ def family(name: str) -> Family:
     return MODELS[name]
 
 
-def suited(config: msgspec.Struct, visits: int) -> msgspec.Struct:
-    """The configuration with that filled in which goes by the number of visits to learn from."""
+def suited(config: msgspec.Struct, visits: int, *, anew: bool = False) -> msgspec.Struct:
+    """The configuration with that filled in which goes by the number of visits to learn from.
+
+    What is there already stays, unless `anew`: it may have been filled in for other data.
+    """
     if isinstance(config, GANConfig):
-        return msgspec.structs.replace(config, autoencoder=suited(config.autoencoder, visits))
-    if isinstance(config, VAEConfig) and config.dropout is None:
+        return msgspec.structs.replace(config, autoencoder=suited(config.autoencoder, visits, anew=anew))
+    if isinstance(config, VAEConfig) and (anew or config.dropout is None):
         return msgspec.structs.replace(config, dropout=dropout_for(visits))
     return config
 

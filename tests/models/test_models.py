@@ -7,6 +7,10 @@ import pytest
 
 from ehrsim import models, runs
 from ehrsim.errors import UsageError
+from ehrsim.models import suited
+from ehrsim.models.gan import GANConfig
+from ehrsim.models.markov import MarkovConfig
+from ehrsim.models.vae import VAEConfig, dropout_for
 from ehrsim.training import best
 from ehrsim.visits import packing
 
@@ -113,3 +117,14 @@ def test_presets_grow(name):
     family = models.family(name)
     assert list(family.presets) == ["small", "base", "large"]
     assert all(isinstance(preset, family.config) for preset in family.presets.values())
+
+
+def test_dropout_goes_by_how_much_there_is_to_learn_from():
+    rates = [dropout_for(visits) for visits in (0, 100, 20_000, 200_000, 10**9)]
+    assert rates == sorted(rates, reverse=True)
+    assert (rates[0], rates[-1]) == (0.45, 0.1)
+    assert suited(VAEConfig(), 20_000) == VAEConfig(dropout=0.45)
+    assert suited(GANConfig(), 20_000).autoencoder == VAEConfig(dropout=0.45)
+    assert suited(VAEConfig(dropout=0.3), 20_000).dropout == 0.3
+    assert suited(VAEConfig(dropout=0.3), 20_000, anew=True).dropout == 0.45
+    assert suited(MarkovConfig(), 20_000) == MarkovConfig()
