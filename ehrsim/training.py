@@ -289,7 +289,8 @@ def _train(
     for batch in _batches(data, config, state.step):
         if state.step >= config.max_steps or state.falls > config.falls:
             break
-        model, average, moments, figures = step(*state[:3], batch, state.step, scale=config.fall**state.falls)
+        scale, progress_so_far = config.fall**state.falls, _progress(state, config)
+        model, average, moments, figures = step(*state[:3], batch, state.step, scale, progress_so_far)
         state = state._replace(model=model, average=average, optimiser=moments, step=state.step + 1)
         if state.step % config.validate_every == 0 or state.step == config.max_steps:
             loss = score(state.average)
@@ -311,6 +312,11 @@ def _judged(state: _State, loss: float, config: TrainingConfig) -> _State:
     return state._replace(model=state.best, average=state.best, stale=0, falls=state.falls + 1)
 
 
+def _progress(state: _State, config: TrainingConfig) -> float:
+    """How far training has come, in [0, 1]: at its end after the last fall of the learning rate as well."""
+    return 1.0 if 0 < config.falls <= state.falls else state.step / config.max_steps
+
+
 def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
     warmup = min(config.warmup, config.max_steps - 1)
     rate = optax.warmup_cosine_decay_schedule(
@@ -325,10 +331,15 @@ def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
 def _step_function(optimiser: optax.GradientTransformation, config: TrainingConfig) -> Callable[..., Any]:
     @jax.jit
     def step(
-        model: Any, average: Any, moments: Any, batch: Batch, index: jax.Array, scale: jax.Array
+        model: Any,
+        average: Any,
+        moments: Any,
+        batch: Batch,
+        index: jax.Array,
+        scale: jax.Array,
+        progress: jax.Array,
     ) -> tuple[Any, Any, Any, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), index)
-        progress = index.astype(jnp.float32) / config.max_steps
 
         def objective(candidate: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             return candidate.loss(batch, key, progress)  # type: ignore[no-any-return]
@@ -344,7 +355,7 @@ def _step_function(optimiser: optax.GradientTransformation, config: TrainingConf
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, model)
         return model, average, moments, figures
 
-    return lambda *state, scale: step(*state[:-1], jnp.int32(state[-1]), jnp.float32(scale))
+    return lambda *state: step(*state[:4], jnp.int32(state[4]), jnp.float32(state[5]), jnp.float32(state[6]))
 
 
 def _batches(data: Data, config: TrainingConfig, done: int) -> Iterator[Batch]:

@@ -138,7 +138,7 @@ class Autoencoder(VAE):
         """The bound of the VAE, and the cross-entropy of the soft decoder."""
         mask_key, noise_key = jax.random.split(key)
         hidden = batch._replace(context=hide(batch.context, mask_key, self.config.conditioned))
-        bound = self.bound(hidden, noise_key, self.config.dropout or 0.0)
+        bound = self.bound(hidden, noise_key, self.rate(progress))
         loss, figures = self.objective(batch, bound, progress)
         seen = jax.lax.stop_gradient(bound.trace)
         logits = self.soft(seen.h, seen.patient, seen.u, batch.visit.kind, batch.visit, seen.memory)

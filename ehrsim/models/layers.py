@@ -58,13 +58,13 @@ def kept(x: Array) -> Array:
     return x
 
 
-def dropout(key: Array, rate: float) -> Dropout:
-    """Hide each number with chance `rate` and scale the others up (Srivastava et al. 2014)."""
+def dropout(key: Array, rate: float | Array) -> Dropout:
+    """Hide each number with chance `rate` and scale the others up (Srivastava et al. 2014); nothing if it is 0.0."""
 
     def drop(x: Array) -> Array:
         return jnp.where(jax.random.uniform(key, x.shape) < rate, 0.0, x / (1 - rate))
 
-    return drop if rate else kept
+    return kept if isinstance(rate, float) and not rate else drop
 
 
 class GRU(nnx.Module):

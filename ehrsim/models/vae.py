@@ -56,6 +56,10 @@ class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Share of the patients who are shown more of their context in training than their statics."""
 
 
+SETTLING = 0.2
+"""Share of training in which dropout falls to nothing."""
+
+
 def dropout_for(visits: int) -> float:
     """The rate of dropout for so many visits to learn from: few are soon learned by heart.
 
@@ -132,7 +136,12 @@ class VAE(nnx.Module):
         """The annealed bound with free bits, per step."""
         mask_key, noise_key = jax.random.split(key)
         hidden = batch._replace(context=hide(batch.context, mask_key, self.config.conditioned))
-        return self.objective(batch, self.bound(hidden, noise_key, self.config.dropout or 0.0), progress)
+        return self.objective(batch, self.bound(hidden, noise_key, self.rate(progress)), progress)
+
+    def rate(self, progress: Array) -> Array:
+        """() the rate of dropout: none in the end, since what was trained with it is a little off without it."""
+        share: Array = jnp.clip((1 - progress) / SETTLING, 0.0, 1.0)
+        return (self.config.dropout or 0.0) * share
 
     def objective(self, batch: Batch, bound: Bound, progress: Array) -> tuple[Array, dict[str, Array]]:
         """The loss of a bound, and figures to log."""
@@ -253,7 +262,7 @@ class VAE(nnx.Module):
         inputs = jnp.concatenate([h, patient, u, moment_features(before), history], axis=-1)
         return self.decoder(inputs, before.year, memory, drop)
 
-    def bound(self, batch: Batch, key: Array, rate: float = 0.0) -> Bound:
+    def bound(self, batch: Batch, key: Array, rate: float | Array = 0.0) -> Bound:
         """The bound under one draw of the latents; `rate` is the chance that a number is dropped."""
         patient_key, visit_key, *drop_keys = jax.random.split(key, 5)
         of_encoder, of_recurrence, of_decoder = (dropout(drop_key, rate) for drop_key in drop_keys)
