@@ -331,13 +331,7 @@ def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
 def _step_function(optimiser: optax.GradientTransformation, config: TrainingConfig) -> Callable[..., Any]:
     @jax.jit
     def step(
-        model: Any,
-        average: Any,
-        moments: Any,
-        batch: Batch,
-        index: jax.Array,
-        scale: jax.Array,
-        progress: jax.Array,
+        model: Any, average: Any, moments: Any, batch: Batch, index: jax.Array, scale: jax.Array, progress: jax.Array
     ) -> tuple[Any, Any, Any, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), index)
 
