@@ -276,7 +276,7 @@ def _train(
     That may be the `fresh` one, if it is `usable`: what is built around a trained part has to be better than that part
     alone, and what begins with another run better than that run.
     """
-    optimiser = _optimiser(config)
+    optimiser, step = step_function(config)
     state = _State(fresh, fresh, jax.jit(optimiser.init)(fresh), fresh, 0, float("inf"), 0, 0, 0)
     checkpoint = work / "checkpoint.safetensors"
     resumed = checkpoint.is_file()
@@ -285,7 +285,6 @@ def _train(
     if usable and not resumed:
         state = state._replace(best_loss=score(fresh), lines=1)
         metrics.write({"step": 0, "tuning": state.best_loss})
-    step = _step_function(optimiser, config)
     for batch in _batches(data, config, state.step):
         if state.step >= config.max_steps or state.falls > config.falls:
             break
@@ -328,7 +327,14 @@ def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
     )
 
 
-def _step_function(optimiser: optax.GradientTransformation, config: TrainingConfig) -> Callable[..., Any]:
+def step_function(config: TrainingConfig) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
+    """The optimiser, and a step of training.
+
+    The step takes the model, the average of its weights, the optimiser's state, a batch, the index of the step, what is
+    left of the learning rate, and how far training has come; it returns the first three anew, and figures to report.
+    """
+    optimiser = _optimiser(config)
+
     @jax.jit
     def step(
         model: Any, average: Any, moments: Any, batch: Batch, index: jax.Array, scale: jax.Array, progress: jax.Array
@@ -349,7 +355,7 @@ def _step_function(optimiser: optax.GradientTransformation, config: TrainingConf
         average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, model)
         return model, average, moments, figures
 
-    return lambda *state: step(*state[:4], jnp.int32(state[4]), jnp.float32(state[5]), jnp.float32(state[6]))
+    return optimiser, lambda *state: step(*state[:4], jnp.int32(state[4]), *map(jnp.float32, state[5:]))
 
 
 def _batches(data: Data, config: TrainingConfig, done: int) -> Iterator[Batch]:

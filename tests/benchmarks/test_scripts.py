@@ -48,6 +48,17 @@ def test_a_script_prints_one_line_of_json_with_rates_machine_and_versions(name: 
 
 
 @pytest.mark.slow
+def test_an_accelerator_is_measured_beside_the_limit_of_its_memory() -> None:
+    command = [sys.executable, str(BENCHMARKS / "accelerator.py"), "--small", "--preset", "small", "--repeats", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["device"]
+    for figures in (result["training"], result["generation"]):
+        assert figures["visits_per_second"] > 0
+        assert figures["times_the_bandwidth_limit"] > 1
+
+
+@pytest.mark.slow
 def test_fidelity_is_told_beside_its_floor() -> None:
     command = [sys.executable, str(BENCHMARKS / "fidelity.py"), "--small", "--model", "markov", "--preset", "small"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
