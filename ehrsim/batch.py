@@ -125,7 +125,7 @@ class Visit(NamedTuple):
     offset: Array
     """(..., K) int32"""
     value: Array
-    """(..., K) int32 bin, 0 without a value, `Sizes.same` where it is that of the last time."""
+    """(..., K) int32 bin, 0 without a value, `Sizes.same` where it is that of the last time, in this step or before."""
     rank: Array
     """(..., K) float32 rank of the value on the scale of its code, 0 where there is none."""
     duration: Array

@@ -47,7 +47,10 @@ class Attributes(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a value is asked for: a code, and its values before as in `Visit`; arrays of one shape."""
+    """What a value is asked for: a code, and its values before as in `Visit`; arrays of one shape.
+
+    A value is told those before in its own step as well (`following`), everything else only those of earlier steps.
+    """
 
     code: Array
     last_rank: Array
@@ -166,6 +169,24 @@ class PatientModel(Protocol):
 def measured_at(visit: Visit, at: At) -> Measured:
     """The codes at chosen places with their values before, each (M,)."""
     return Measured(visit.codes[at], *(getattr(visit, name)[at] for name in PAST))
+
+
+def following(asked: Measured, before: Measured, value: Array, rank: Array) -> tuple[Measured, Measured]:
+    """What is known of a code that occurs more than once, from one place to the next; arrays of one shape.
+
+    `asked` is what steps before tell of the code at a place, `before` what is known after the place before. Returns
+    what is known at the place, and after its `value` at `rank`.
+    """
+    known = where(asked.code == before.code, before, asked)
+    told = (known.measurements * known.mean_rank + rank) / (known.measurements + 1)
+    told_by = Measured(known.code, rank, jnp.zeros_like(rank), known.measurements + 1, told)
+    return known, where(value > 0, told_by, known)
+
+
+def nothing_measured(like: Array) -> Measured:
+    """What is known before the first place, for arrays of the shape of `like`."""
+    nothing = jnp.zeros(like.shape)
+    return Measured(jnp.zeros(like.shape, jnp.int32), nothing - 1, nothing, nothing, nothing)
 
 
 def where(mask: Array, new: Tree, old: Tree) -> Tree:
@@ -295,13 +316,11 @@ def _events_log_probability(events: EventHeads, batch: Batch) -> dict[str, Array
     repeat = events.repeat(state, measured)
     once_more = -jnp.where(distinct[at], 0.0, softplus(-repeat)) - jnp.where(last[at], softplus(repeat), 0.0)
     attributes = events.attributes(state, measured)
-    before = jax.tree.map(lambda part: part[(place, *step)], _before_values(events, visit))
+    before, known = jax.tree.map(lambda part: part[(place, *step)], _before_values(events, visit))
     of_event = {
         "repeat": once_more,
         "offset": log_probability(attributes.offset, visit.offset[at]),
-        "value": values.log_probability(
-            events.value(before, measured), visit.value[at], visit.rank[at], measured.last_rank
-        ),
+        "value": values.log_probability(events.value(before, known), visit.value[at], visit.rank[at], known.last_rank),
         "duration": log_probability(attributes.duration, visit.duration[at]),
     }
     nothing = jnp.zeros(batch.used.shape)
@@ -311,15 +330,19 @@ def _events_log_probability(events: EventHeads, batch: Batch) -> dict[str, Array
     }
 
 
-def _before_values(events: EventHeads, visit: Visit) -> Any:
-    """The state before the value at each place: a pytree with leading axes (K, R, T)."""
+def _before_values(events: EventHeads, visit: Visit) -> tuple[Any, Measured]:
+    """The state before the value at each place, and what is measured there: leading axes (K, R, T)."""
 
-    def add(state: Any, place: tuple[Array, ...]) -> tuple[Any, Any]:
-        value, *measured = place
-        return where(value > 0, events.after(state, *measured), state), state
+    def add(carry: tuple[Any, Measured], place: tuple[Array, ...]) -> tuple[tuple[Any, Measured], tuple[Any, Measured]]:
+        (state, before), (value, rank, *asked) = carry, place
+        known, told = following(Measured(*asked), before, value, rank)
+        after = where(value > 0, events.after(state, known.code, rank, known.last_rank), state)
+        return (after, told), (state, known)
 
-    by_place = tuple(jnp.moveaxis(part, -1, 0) for part in (visit.value, visit.codes, visit.rank, visit.last_rank))
-    return jax.lax.scan(add, events.state, by_place)[1]
+    columns = (visit.value, visit.rank, visit.codes, *(getattr(visit, name) for name in PAST))
+    by_place = tuple(jnp.moveaxis(part, -1, 0) for part in columns)
+    before: tuple[Any, Measured] = jax.lax.scan(add, (events.state, nothing_measured(visit.kind)), by_place)[1]
+    return before
 
 
 def origin_log_probability(origin: Origin, batch: Batch) -> Array:

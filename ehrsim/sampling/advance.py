@@ -284,14 +284,23 @@ def _remember(before: Remembered, visit: Visit) -> Remembered:
     """Add a step to what is known of the patient's codes and values."""
     rows = jnp.arange(visit.codes.shape[0])[:, None]
     measured = jnp.where(visit.value > 0, visit.codes, 0)
+    latest = jnp.where(is_last(measured), measured, 0)
     age = jnp.broadcast_to(visit.age[:, None], measured.shape)
     return Remembered(
         seen=before.seen.at[rows, visit.codes].set(1.0, mode="promise_in_bounds").at[:, 0].set(0.0),
-        last_rank=before.last_rank.at[rows, measured].set(visit.rank, mode="promise_in_bounds").at[:, 0].set(-1.0),
-        last_time=before.last_time.at[rows, measured].set(age, mode="promise_in_bounds"),
+        last_rank=before.last_rank.at[rows, latest].set(visit.rank, mode="promise_in_bounds").at[:, 0].set(-1.0),
+        last_time=before.last_time.at[rows, latest].set(age, mode="promise_in_bounds"),
         measurements=before.measurements.at[rows, measured].add(1.0, mode="promise_in_bounds"),
         total_rank=before.total_rank.at[rows, measured].add(visit.rank, mode="promise_in_bounds"),
     )
+
+
+def is_last(codes: Array) -> Array:
+    """(..., K) bool: no place after has the same code; codes ascend, 0 may stand between them."""
+    filled = jnp.where(codes > 0, codes, jnp.iinfo(jnp.int32).max)
+    after = jax.lax.cummin(filled, axis=codes.ndim - 1, reverse=True)[..., 1:]
+    following = jnp.concatenate([after, jnp.zeros_like(after[..., :1])], axis=-1)
+    return (codes > 0) & (codes != following)
 
 
 def _accepts(tables: Tables, sizes: Sizes, seen: Array, visit: Visit) -> Array:

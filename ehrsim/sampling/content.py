@@ -9,7 +9,19 @@ import jax
 import jax.numpy as jnp
 
 from ehrsim.batch import PAST, Sizes, Visit
-from ehrsim.models.base import At, EventHeads, Heads, Measured, OrderedHead, SetHead, measured_at, softplus, where
+from ehrsim.models.base import (
+    At,
+    EventHeads,
+    Heads,
+    Measured,
+    OrderedHead,
+    SetHead,
+    following,
+    measured_at,
+    nothing_measured,
+    softplus,
+    where,
+)
 from ehrsim.models.values import rank_at
 from ehrsim.sampling.counters import Counters, Purpose
 from ehrsim.sampling.sets import Draw, draw_index, draw_set, join_sets
@@ -187,7 +199,9 @@ def _values(events: EventHeads, visit: Visit, tables: Tables, sizes: Sizes, draw
     measured = Measured(by_turn(visit.codes), *(by_turn(getattr(visit, name)) for name in PAST))
     uniforms = jnp.stack([draws.uniform(what, places)[slot].T for what in (Purpose.VALUE, Purpose.RANK)], axis=1)
     nothing = jnp.zeros((places, slots), jnp.int32)
-    before = _Values(jnp.int32(0), nothing, nothing.astype(jnp.float32), _of(events.state, slot))
+    before = _Values(
+        jnp.int32(0), nothing, nothing.astype(jnp.float32), nothing_measured(slot), _of(events.state, slot)
+    )
     drawn = _one_value_after_the_other(events, measured, uniforms, upto[slot, -1], before, sizes)
 
     def by_place(part: Array) -> Array:
@@ -205,8 +219,9 @@ class _Values(NamedTuple):
     value: Array
     """(K, B)"""
     rank: Array
+    latest: Measured
+    """of the slots that still have values to come, like `state`: what is known of the code of the turn before"""
     state: Any
-    """of the slots that still have values to come"""
 
 
 def _one_value_after_the_other(
@@ -227,18 +242,21 @@ def _one_value_after_the_other(
         def draw(carry: _Values, left: int = left) -> _Values:
             asked = jax.tree.map(lambda part: part[carry.turn, :left], measured)
             for_bin, within = uniforms[carry.turn, :, :left]
-            value = draw_index(events.value(carry.state, asked), for_bin)
-            rank = rank_at(value, within, asked.last_rank, sizes)
-            after = events.after(carry.state, asked.code, rank, asked.last_rank)
+            known = where(asked.code == carry.latest.code, carry.latest, asked)
+            value = draw_index(events.value(carry.state, known), for_bin)
+            rank = rank_at(value, within, known.last_rank, sizes)
+            after = events.after(carry.state, known.code, rank, known.last_rank)
             return _Values(
                 turn=carry.turn + 1,
                 value=carry.value.at[carry.turn, :left].set(value),
                 rank=carry.rank.at[carry.turn, :left].set(rank),
+                latest=following(asked, carry.latest, value, rank)[1],
                 state=where(value > 0, after, carry.state),
             )
 
         drawn = jax.lax.while_loop(unfinished, draw, rest)
-        rest, left = drawn._replace(state=_of(drawn.state, slice(fewer))), fewer
+        latest, state = _of((drawn.latest, drawn.state), slice(fewer))
+        rest, left = drawn._replace(latest=latest, state=state), fewer
     return rest
 
 

@@ -58,6 +58,7 @@ def to_sequences(rows: Rows, scales: Scales, sizes: Sizes, known: Known | None =
     events = {name: rows[name][steps][place_step, place] for name in _EVENT_FIELDS}
     event_time = anchor[place_step] + _offsets(events, length[place_step], scales)
     event_time = np.maximum(event_time, begins[of_patient][place_step])
+    event_time = _in_order(event_time, place_step << 32 | events["codes"])
     final = _finals(moments[last], of_patient[place_step], event_time)
     dies = rows["kind"][last] == sizes.death
     beyond = np.where(dies, final, np.maximum(final, until + scales.step_seconds - 1))
@@ -147,6 +148,12 @@ def _offsets(events: Rows, length: Int64, scales: Scales) -> Int64:
     drawn = scales.offset.draw(np.maximum(events["offset"] - 2, 0), events["offset_within"])
     drawn = np.where(events["offset"] == AT_END, np.where(length == MISSING, 0, length), drawn)
     return np.where(events["offset"] == AT_START, 0, drawn)
+
+
+def _in_order(times: Int64, code: Int64) -> Int64:
+    """The times of each `code` in ascending order: its values were drawn one after the other. Codes stand together."""
+    ordered: Int64 = times[np.lexsort((times, np.cumsum(np.diff(code, prepend=code[:1]) != 0)))]
+    return ordered
 
 
 def _finals(terminal: Int64, owner: Int64, event_time: Int64) -> Int64:

@@ -244,8 +244,9 @@ def _event_bins(
     offset = np.where(sequences.offset == length, AT_END, offset)
     offset = np.where(sequences.offset == 0, AT_START, offset)
     chains = _chains(sequences)
-    last, last_age = _last_values(sequences, chains, has_value)
-    last_rank = np.where(last >= 0, rank[last], np.float32(-1))
+    earlier, last = (_last_values(chains, begin, has_value) for begin in (chains.block, np.arange(len(step))))
+    last_rank = np.where(earlier >= 0, rank[earlier], np.float32(-1))
+    last_age = np.where(earlier >= 0, (sequences.time[step] - sequences.time[step[earlier]]) / YEAR, 0)
     number, mean_rank = _mean_ranks(chains, has_value, rank)
     same = has_value & (last >= 0) & (sequences.value == sequences.value[last])
     value = np.where(same, size.same, np.where(has_value, 1 + (rank * size.value_bins).astype(np.int32), 0))
@@ -303,20 +304,14 @@ def _chains(sequences: Sequences) -> _Chains:
     )
 
 
-def _last_values(
-    sequences: Sequences, chains: _Chains, has_value: NDArray[np.bool_]
-) -> tuple[Int64, NDArray[np.float32]]:
-    """For each event the row of the code's last value in an earlier step (-1: none) and the years since then."""
-    order, chain, block = chains
-    last, last_age = np.full(len(order), -1, np.int64), np.zeros(len(order), np.float32)
-    valued = np.maximum.accumulate(np.where(has_value[order], np.arange(len(order)), -1))
-    before = np.where(block > 0, valued[np.maximum(block - 1, 0)], -1)
-    found = before >= chain
-    rows, sources = order[found], order[before[found]]
-    last[rows] = sources
-    time = sequences.time[sequences.step_of_event()]
-    last_age[rows] = (time[rows] - time[sources]) / YEAR
-    return last, last_age
+def _last_values(chains: _Chains, begin: Int64, has_value: NDArray[np.bool_]) -> Int64:
+    """For each event the row of the code's last value before the event at `begin` in the chains; -1 for none."""
+    last = np.full(len(begin), -1, np.int64)
+    valued = np.maximum.accumulate(np.where(has_value[chains.order], np.arange(len(begin)), -1))
+    before = np.where(begin > 0, valued[np.maximum(begin - 1, 0)], -1)
+    found = before >= chains.chain
+    last[chains.order[found]] = chains.order[before[found]]
+    return last
 
 
 def _mean_ranks(

@@ -141,15 +141,15 @@ def test_values_before_are_those_of_the_steps_before(tiny):
 def test_a_value_equal_to_the_last_one_is_told_as_the_same_and_ranks_alike(tiny):
     _, sequences, _, size, table, _ = tiny
     filled = table.visit.codes > 0
-    value, rank, last_rank = (getattr(table.visit, name)[filled] for name in ("value", "rank", "last_rank"))
+    value, rank = (getattr(table.visit, name)[filled] for name in ("value", "rank"))
     owner = sequences.patient_of_step()[sequences.step_of_event()]
-    lasts: dict[tuple[int, int], list[tuple[int, float]]] = {}
-    expected = np.zeros(len(value), bool)
-    for row, (step, code) in enumerate(zip(sequences.step_of_event(), sequences.entry, strict=True)):
-        earlier = [number for at, number in lasts.get((owner[row], code), ()) if at < step]
-        expected[row] = bool(earlier) and earlier[-1] == sequences.value[row]
+    lasts: dict[tuple[int, int], tuple[float, float]] = {}
+    expected, last_rank = np.zeros(len(value), bool), np.zeros(len(value))
+    for row, code in enumerate(sequences.entry):
+        number, last_rank[row] = lasts.get((owner[row], code), (np.nan, -1))
+        expected[row] = number == sequences.value[row]
         if value[row]:
-            lasts.setdefault((owner[row], code), []).append((step, sequences.value[row]))
+            lasts[owner[row], code] = sequences.value[row], rank[row]
     np.testing.assert_array_equal(value == size.same, expected)
     np.testing.assert_array_equal(rank[expected], last_rank[expected])
     assert expected.sum() > 10
