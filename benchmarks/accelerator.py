@@ -25,6 +25,7 @@ import numpy as np
 from measure import arguments, report, rounded
 
 from ehrsim import models, training
+from ehrsim.optimisation import Pace, TrainingConfig, step_function
 from ehrsim.preparation import Data, prepare
 from ehrsim.reference import population
 from ehrsim.sampling import sample
@@ -64,7 +65,7 @@ def weight_bytes(model: Any) -> int:
 class Work(NamedTuple):
     """What is trained, on what."""
 
-    config: training.TrainingConfig
+    config: TrainingConfig
     data: Data
     model: Any
 
@@ -82,11 +83,11 @@ def train(work: Work, steps: int, limit: float) -> tuple[Any, dict[str, float]]:
     """The model after so many timed steps, and how long they took."""
     order = np.arange(work.data.train.patients)
     batches = list(itertools.islice(packing.batches(work.data.train, work.data.shape, order, 0), 4))
-    optimiser, step = training.step_function(work.config)
+    optimiser, step = step_function(work.config)
     state = [work.model, work.model, jax.jit(optimiser.init)(work.model)]
 
     def advance(index: int) -> None:
-        state[:] = step(*state, batches[index % len(batches)], index, 1.0, 0.0)[:3]
+        state[:] = step(*state, batches[index % len(batches)], index, Pace(1.0, 0.0))[:3]
 
     start = time.perf_counter()
     advance(0)

@@ -22,9 +22,10 @@ from measure import Seconds, arguments, clocks, rates, report, rounded
 
 import ehrsim
 from ehrsim.evaluate.records import codes_per_visit
+from ehrsim.optimisation import TrainingConfig
 from ehrsim.preparation import prepare
 from ehrsim.reference import population
-from ehrsim.training import TrainingConfig, training_config
+from ehrsim.training import training_config
 from ehrsim.visits import packing
 
 PATIENTS, SMALL = 1_000, 100

@@ -23,9 +23,10 @@ import ehrsim
 from ehrsim import likelihood, runs
 from ehrsim.evaluate.resampling import subjects
 from ehrsim.events import split_of
+from ehrsim.optimisation import TrainingConfig
 from ehrsim.reference import population
 from ehrsim.runs import Run
-from ehrsim.training import TrainingConfig, training_config
+from ehrsim.training import training_config
 
 PEOPLE, SMALL_PEOPLE = 4_000, 300
 STEPS, SMALL_STEPS = 300, 10

@@ -31,7 +31,7 @@ from ehrsim.visits import table
 from ehrsim.visits.scales import Histogram, QuantileScale, Scales
 from ehrsim.vocabulary import Vocabulary
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "MANIFEST.sha256"
 FILES = (
     "config.json",
@@ -220,4 +220,4 @@ def scales_from_arrays(arrays: dict[str, np.ndarray[Any, Any]]) -> Scales:
         raise RunError(f"scales are incomplete: {error}", hint="fit the run again") from error
 
 
-_SCALARS = ("step_seconds", "end_in_days", "births_known", "ends_known", "horizon", "longest")
+_SCALARS = ("step_seconds", "end_in_days", "born_at_first", "births_known", "ends_known", "horizon", "longest")

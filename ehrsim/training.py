@@ -7,64 +7,30 @@ seed and the step.
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import msgspec
 import numpy as np
-import optax
 import orjson
 import polars as pl
-from safetensors.numpy import save_file
 
-from ehrsim import likelihood, models, rates, runs, vocabulary
-from ehrsim.batch import Batch
+from ehrsim import likelihood, models, rates, runs
 from ehrsim.errors import InputError, RunError, UsageError
-from ehrsim.outputs import atomic_file
+from ehrsim.optimisation import Score, TrainingConfig, optimise
 from ehrsim.preparation import Data, prepare
 from ehrsim.progress import Progress, silent
 from ehrsim.runs import Run, RunConfig
 from ehrsim.sampling import sample
 from ehrsim.transfer import transferred
-from ehrsim.visits import packing, table
+from ehrsim.visits import table
 
 AROUND = 8
 """What is built around an autoencoder is trained for the eighth part of its steps, and validated at least as often."""
 SIMULATED = (500, 2_000)
 """Patients that are simulated to score a model without a likelihood, at least and at most."""
-
-
-class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a model is trained."""
-
-    max_steps: int = 1200
-    """Optimiser steps at most; the learning rate falls along a cosine to a twentieth by then, and earlier in falls: few
-    patients are learned by heart soon."""
-    steps_per_batch: int = 2048
-    """Visits in a batch, padding included."""
-    learning_rate: float = 3e-3
-    momentum: float = 0.9
-    warmup: int = 60
-    weight_decay: float = 1e-3
-    clip: float = 1.0
-    """Largest norm of a gradient."""
-    average: float = 0.98
-    """Decay a step of the running average of the weights, which is what is validated and kept."""
-    validate_every: int = 50
-    patience: int = 3
-    """Validations without an improvement before the learning rate falls, and training goes on from the best weights."""
-    fall: float = 0.3
-    """Of the learning rate, what is left after a fall."""
-    falls: int = 3
-    """How often it falls; training stops when it would fall once more."""
-    min_patients: int = vocabulary.DEFAULT_MIN_PATIENTS
-    seed: int = 0
 
 
 PRESETS: dict[str, TrainingConfig] = {
@@ -95,10 +61,10 @@ def training_config(preset: str, **changed: Any) -> TrainingConfig:
 
 
 def best(metrics: Path) -> tuple[int, float]:
-    """The step and tuning loss of the best validation in a metrics file."""
+    """The step of the best validation in a metrics file, and the tuning loss of the model, after calibration if any."""
     lines = [orjson.loads(line) for line in metrics.read_bytes().splitlines()]
-    line = min(lines, key=lambda figures: figures["tuning"])
-    return line["step"], line["tuning"]
+    line = min((line for line in lines if "calibrated" not in line), key=lambda figures: figures["tuning"])
+    return line["step"], lines[-1]["tuning"] if "calibrated" in lines[-1] else line["tuning"]
 
 
 def fit(
@@ -205,22 +171,6 @@ def _pin(work: Path, config: RunConfig, provenance: dict[str, Any]) -> None:
     path.write_bytes(note)
 
 
-class _State(NamedTuple):
-    """All that changes in training."""
-
-    model: Any
-    average: Any
-    optimiser: Any
-    best: Any
-    step: int
-    best_loss: float
-    stale: int
-    """Validations since the last improvement, or fall of the learning rate."""
-    falls: int
-    lines: int
-    """Lines of metrics written."""
-
-
 def _train_family(
     model: str, fresh: Any, data: Data, config: TrainingConfig, work: Path, progress: Progress, *, begun: bool
 ) -> Any:
@@ -233,16 +183,12 @@ def _train_family(
     if family.part:
         inner = work / family.part
         inner.mkdir(exist_ok=True)
-        part = _train(getattr(fresh, family.part), data, config, _likelihood(data), inner, progress, usable=begun)
+        part = optimise(getattr(fresh, family.part), data, config, _likelihood(data), inner, progress, usable=begun)
         setattr(fresh, family.part, part)
         fewer = (max(number // AROUND, 1) for number in (config.max_steps, config.validate_every))
         of_family = msgspec.structs.replace(of_family, **dict(zip(("max_steps", "validate_every"), fewer, strict=True)))
     score = _likelihood(data) if family.likelihood else _distance(data, config.seed)
-    return _train(fresh, data, of_family, score, work, progress, usable=begun or bool(family.part))
-
-
-Score = Callable[[Any], float]
-"""How far a model is from the tuning patients: training keeps the model with the least."""
+    return optimise(fresh, data, of_family, score, work, progress, usable=begun or bool(family.part))
 
 
 def _likelihood(data: Data) -> Score:
@@ -262,140 +208,3 @@ def _distance(data: Data, seed: int) -> Score:
         return rates.distance(known, rates.total(counted))
 
     return score
-
-
-_WEIGHTS = ("model", "average", "optimiser", "best")
-_NUMBERS = ("step", "best_loss", "stale", "falls", "lines")
-
-
-def _train(
-    fresh: Any, data: Data, config: TrainingConfig, score: Score, work: Path, progress: Progress, *, usable: bool
-) -> Any:
-    """Optimise until the steps are used up or the tuning loss has stopped falling; returns the best model.
-
-    That may be the `fresh` one, if it is `usable`: what is built around a trained part has to be better than that part
-    alone, and what begins with another run better than that run.
-    """
-    optimiser, step = step_function(config)
-    state = _State(fresh, fresh, jax.jit(optimiser.init)(fresh), fresh, 0, float("inf"), 0, 0, 0)
-    checkpoint = work / "checkpoint.safetensors"
-    resumed = checkpoint.is_file()
-    state = _load(checkpoint, state) if resumed else state
-    metrics = _Metrics(work / "metrics.jsonl", state.lines)
-    if usable and not resumed:
-        state = state._replace(best_loss=score(fresh), lines=1)
-        metrics.write({"step": 0, "tuning": state.best_loss})
-    for batch in _batches(data, config, state.step):
-        if state.step >= config.max_steps or state.falls > config.falls:
-            break
-        scale, progress_so_far = config.fall**state.falls, _progress(state, config)
-        model, average, moments, figures = step(*state[:3], batch, state.step, scale, progress_so_far)
-        state = state._replace(model=model, average=average, optimiser=moments, step=state.step + 1)
-        if state.step % config.validate_every == 0 or state.step == config.max_steps:
-            loss = score(state.average)
-            if not math.isfinite(loss):
-                raise InputError(f"training diverged: the tuning loss is {loss} at step {state.step}")
-            metrics.write({"step": state.step, "tuning": loss, **{k: float(v) for k, v in figures.items()}})
-            state = _judged(state, loss, config)._replace(lines=state.lines + 1)
-            _save(checkpoint, state)
-        progress("train", state.step, config.max_steps, "steps")
-    return state.best
-
-
-def _judged(state: _State, loss: float, config: TrainingConfig) -> _State:
-    """The state after a validation."""
-    if loss < state.best_loss:
-        return state._replace(best=state.average, best_loss=loss, stale=0)
-    if state.stale + 1 < config.patience:
-        return state._replace(stale=state.stale + 1)
-    return state._replace(model=state.best, average=state.best, stale=0, falls=state.falls + 1)
-
-
-def _progress(state: _State, config: TrainingConfig) -> float:
-    """How far training has come, in [0, 1]: at its end after the last fall of the learning rate as well."""
-    return 1.0 if 0 < config.falls <= state.falls else state.step / config.max_steps
-
-
-def _optimiser(config: TrainingConfig) -> optax.GradientTransformation:
-    warmup = min(config.warmup, config.max_steps - 1)
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, warmup, config.max_steps, config.learning_rate / 20
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(rate, b1=config.momentum, b2=0.99, weight_decay=config.weight_decay),
-    )
-
-
-def step_function(config: TrainingConfig) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
-    """The optimiser, and a step of training.
-
-    The step takes the model, the average of its weights, the optimiser's state, a batch, the index of the step, what is
-    left of the learning rate, and how far training has come; it returns the first three anew, and figures to report.
-    """
-    optimiser = _optimiser(config)
-
-    @jax.jit
-    def step(
-        model: Any, average: Any, moments: Any, batch: Batch, index: jax.Array, scale: jax.Array, progress: jax.Array
-    ) -> tuple[Any, Any, Any, dict[str, jax.Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), index)
-
-        def objective(candidate: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return candidate.loss(batch, key, progress)  # type: ignore[no-any-return]
-
-        gradients, figures = jax.grad(objective, has_aux=True)(model)
-        # Optax mixes whole and real numbers, which the strict settings of the tests refuse.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, moments = optimiser.update(gradients, moments, model)
-        model = optax.apply_updates(model, jax.tree.map(lambda update: scale * update, updates))
-        # The average forgets the random weights of the beginning sooner than the decay alone would.
-        done = index.astype(jnp.float32)
-        decay = jnp.minimum(config.average, (1 + done) / (10 + done))
-        average = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, model)
-        return model, average, moments, figures
-
-    return optimiser, lambda *state: step(*state[:4], jnp.int32(state[4]), *map(jnp.float32, state[5:]))
-
-
-def _batches(data: Data, config: TrainingConfig, done: int) -> Iterator[Batch]:
-    """Endless batches, epoch after epoch in an order given by the seed; the first `done` are passed over."""
-    epoch = index = 0
-    while True:
-        order = np.random.Generator(np.random.Philox(key=[config.seed, epoch])).permutation(data.train.patients)
-        for batch in packing.batches(data.train, data.shape, order, config.seed * 1_000_003 + epoch):
-            index += 1
-            if index > done:
-                yield batch
-        epoch += 1
-
-
-def _save(path: Path, state: _State) -> None:
-    numbers = {name: np.float64(getattr(state, name)) for name in _NUMBERS}
-    arrays = runs.to_arrays({name: getattr(state, name) for name in _WEIGHTS})
-    with atomic_file(path) as temporary:
-        save_file({**arrays, **{f"state.{name}": np.array(number) for name, number in numbers.items()}}, temporary)
-
-
-def _load(path: Path, like: _State) -> _State:
-    arrays = runs.read_arrays(path)
-    missing = [name for name in _NUMBERS if f"state.{name}" not in arrays]
-    if missing:
-        raise RunError(f"{path} is no checkpoint: it has no `{missing[0]}`", hint="--overwrite begins anew")
-    step, best_loss, *others = (float(arrays.pop(f"state.{name}")) for name in _NUMBERS)
-    restored = runs.from_arrays({name: getattr(like, name) for name in _WEIGHTS}, arrays, path)
-    counts = dict(zip(_NUMBERS[2:], map(int, others), strict=True))
-    return _State(**restored, step=int(step), best_loss=best_loss, **counts)
-
-
-class _Metrics:
-    """The live metrics file, cut back to the checkpoint on resumption."""
-
-    def __init__(self, path: Path, lines: int) -> None:
-        kept = path.read_bytes().splitlines(keepends=True)[:lines] if path.is_file() else []
-        path.write_bytes(b"".join(kept))
-        self._path = path
-
-    def write(self, figures: dict[str, Any]) -> None:
-        with self._path.open("ab") as file:
-            file.write(orjson.dumps(figures) + b"\n")

@@ -133,7 +133,7 @@ def _fact(subject, time, code, *, visit=None, value=None, unit=None, end=None) -
 @pytest.fixture(scope="session")
 def tiny_training():
     """A training configuration that takes seconds."""
-    from ehrsim.training import TrainingConfig
+    from ehrsim.optimisation import TrainingConfig
 
     return TrainingConfig(max_steps=40, steps_per_batch=256, warmup=4, validate_every=10, min_patients=3, seed=5)
 

@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from ehrsim import events, runs, training
 from ehrsim.errors import InputError, RunError, UsageError
-from ehrsim.training import TrainingConfig, fit, training_config
+from ehrsim.optimisation import TrainingConfig
+from ehrsim.training import fit, training_config
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -8,7 +8,8 @@ import pytest
 
 from ehrsim import events, models, runs
 from ehrsim.errors import RunError, UsageError
-from ehrsim.training import TrainingConfig, best, fit
+from ehrsim.optimisation import TrainingConfig
+from ehrsim.training import best, fit
 from ehrsim.transfer import match_codes, match_kinds, match_statics, transferred
 from ehrsim.visits import table
 from ehrsim.vocabulary import Entry, Vocabulary

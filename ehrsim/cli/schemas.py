@@ -24,9 +24,9 @@ def registry() -> dict[str, Callable[[], dict[str, Any]]]:
     from ehrsim.importers.table import mapping_schema
     from ehrsim.models.gan import GANConfig
     from ehrsim.models.vae import VAEConfig
+    from ehrsim.optimisation import TrainingConfig
     from ehrsim.reference import specification_schema
     from ehrsim.runs import RunConfig
-    from ehrsim.training import TrainingConfig
 
     return {
         "gan-config": _of(GANConfig),

@@ -46,7 +46,7 @@ MODELS: dict[str, Family] = {
         MarkovConfig,
         {"small": MarkovConfig(), "base": MarkovConfig(), "large": MarkovConfig()},
         # Tables of logits take larger and unclipped steps than a network.
-        training={"learning_rate": 3e-2, "clip": 100.0, "weight_decay": 1e-4},
+        training={"learning_rate": 3e-2, "clip": 100.0, "weight_decay": 1e-4, "calibration": 0},
     ),
     "vae": Family(
         VAE,
@@ -66,7 +66,7 @@ MODELS: dict[str, Family] = {
             "base": GANConfig(BASE, generator_width=192, critic_width=128),
             "large": GANConfig(LARGE, generator_width=512, critic_width=256),
         },
-        training={"learning_rate": 2e-3, "momentum": 0.5, "weight_decay": 0.0, "average": 0.99},
+        training={"learning_rate": 2e-3, "momentum": 0.5, "weight_decay": 0.0, "average": 0.99, "calibration": 0},
         part="autoencoder",
         likelihood=False,
     ),

@@ -31,6 +31,8 @@ class Memory(NamedTuple):
     """(..., V) float32, 1 for codes of any step before."""
     clock: Array
     """(...) int32 clock of the step before, past the last one if there is none."""
+    first_clock: Array
+    """(...) int32 that of the first step."""
 
 
 At = tuple[Array, ...]

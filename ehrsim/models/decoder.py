@@ -45,7 +45,7 @@ class VisitDecoder(nnx.Module):
         self.gap = Linear(width, sizes.gaps, rng, 0.1)
         self.ahead = Linear(width, AHEAD_FEATURES, rng, 0.1)
         self.clock = constant(0.0, sizes.kinds, sizes.clocks)
-        self.same_clock = constant(0.0, sizes.kinds)
+        self.same_clock = constant(0.0, 2, sizes.kinds)
         self.length = Linear(width, sizes.lengths, rng, 0.1)
         self.length_of_kind = constant(0.0, sizes.kinds, sizes.lengths)
         self.length_of_code = table(sizes.vocabulary, sizes.lengths, rng, 0.01)
@@ -59,7 +59,7 @@ class VisitDecoder(nnx.Module):
         self.attribute_seen = table(sizes.vocabulary, narrow, rng)
         self.attribute_now = table(sizes.vocabulary, narrow, rng)
         self.attribute_code = table(sizes.vocabulary, narrow, rng)
-        self.attribute_gain = constant(1.0, sizes.vocabulary, narrow)
+        self.attribute_gain = nnx.Param(jnp.ones((sizes.vocabulary, narrow)))
         self.attribute_past = Linear(7, narrow, rng)
         self.attribute_out = Linear(narrow, sizes.offsets + sizes.durations, rng, 0.1)
         self.attribute_bias = constant(0.0, sizes.vocabulary, sizes.offsets + sizes.durations)
@@ -81,7 +81,7 @@ class VisitDecoder(nnx.Module):
         return Heads(
             kind=lambda: self.kind(feature),
             gap=lambda visit: self._gap(timed(visit), year),
-            clock=lambda visit: self._clock(visit.kind, memory.clock),
+            clock=lambda visit: self._clock(visit.kind, memory),
             codes=self.emission(body, memory),
             events=lambda visit: self._events(visit, body(visit), memory.seen),
         )
@@ -95,10 +95,15 @@ class VisitDecoder(nnx.Module):
         short = jnp.zeros((*year.shape, logits.shape[-1] - len(landings)))
         return logits + jnp.concatenate([short, long], axis=-1)
 
-    def _clock(self, kind: Array, before: Array) -> Array:
-        """By the kind of visit, and like the one before: clocks that went by the state would be learned by heart."""
-        same = QUICK * self.same_clock[...][kind][..., None]
-        return QUICK * self.clock[...][kind] + same * jax.nn.one_hot(before, self.sizes.clocks)
+    def _clock(self, kind: Array, memory: Memory) -> Array:
+        """By the kind of visit, like the one before, and like the first one.
+
+        Clocks that went by the state would be learned by heart.
+        """
+        logits = self.clock[...][kind]
+        for same, clock in zip(self.same_clock[...], (memory.clock, memory.first_clock), strict=True):
+            logits = logits + same[kind][..., None] * jax.nn.one_hot(clock, self.sizes.clocks)
+        return QUICK * logits
 
     def _hidden(self, state: Array, measured: Measured) -> Array:
         """(..., attribute_width) of the visit's `state` (..., attribute_width), a code, and its values before."""

@@ -268,7 +268,7 @@ class GAN(nnx.Module):
             start, patient, initial, noise, visit, before, for_kind, for_codes = column
             h = jnp.where(start[:, None], initial, decoder.recurrence.step(h, decoder.recurrence.inner(x)))
             previous, seen = (jnp.where(start[:, None], 0.0, part) for part in (previous, seen))
-            memory = Memory(previous, seen, clock)
+            memory = Memory(previous, seen, clock, clock)
             added = self.of_visit(noise, h, patient)
             u = decoder.visit_prior(h, patient).draw(noise) + added
             logits = decoder.decode(h, patient, u, before, memory).kind()

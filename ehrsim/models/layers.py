@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,9 +46,22 @@ QUICK = 10.0
 """Some parameters have to become large, and all steps of Adam are of one length: they are taken times this."""
 
 
-def constant(value: float, *shape: int) -> nnx.Param[Array]:
-    """A parameter that is `value` everywhere to begin with."""
-    return nnx.Param(jnp.asarray(np.full(shape, value, np.float32)))
+class Constant(nnx.Param[Array]):
+    """A parameter that stands for itself and not for a direction: a bias. These are calibrated in the end."""
+
+
+def constant(value: float, *shape: int) -> Constant:
+    """A constant that is `value` everywhere to begin with."""
+    return Constant(jnp.asarray(np.full(shape, value, np.float32)))
+
+
+def is_constant(model: nnx.Module) -> Any:
+    """For each array of a model, in a tree like it, whether it is a constant."""
+
+    def of_variable(variable: nnx.Variable[Array]) -> Any:
+        return jax.tree.map(lambda _: isinstance(variable, Constant), variable)
+
+    return jax.tree.map(of_variable, model, is_leaf=lambda node: isinstance(node, nnx.Variable))
 
 
 Dropout = Callable[[Array], Array]

@@ -25,14 +25,20 @@ def recall(batch: Batch, sizes: Sizes) -> Memory:
         previous=jnp.where(fresh, 0.0, _before(hot)),
         seen=jnp.moveaxis(seen, 0, 1),
         clock=jnp.where(batch.start, sizes.clocks, _before(batch.visit.clock)),
+        first_clock=jnp.where(batch.start, sizes.clocks, _at_first(batch, batch.visit.clock)[batch.patient]),
     )
 
 
 def beginning(batch: Batch) -> Moment:
     """The moments (N,) of the first steps."""
+    return Moment(*(_at_first(batch, time) for time in batch.visit.moment))
+
+
+def _at_first(batch: Batch, steps: Array) -> Array:
+    """(N,) of (R, T) what stands at the first step of each patient."""
     patients = batch.real.shape[0]
     index = jnp.where(batch.start, batch.patient, patients).reshape(-1)
-    return Moment(*(jnp.zeros(patients).at[index].set(time.reshape(-1), mode="drop") for time in batch.visit.moment))
+    return jnp.zeros(patients, steps.dtype).at[index].set(steps.reshape(-1), mode="drop")
 
 
 def last_visits(batch: Batch) -> At:

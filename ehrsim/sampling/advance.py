@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ehrsim.batch import Context, Moment, Sizes, Visit
 from ehrsim.models.base import Heads, Memory, PatientModel, multi_hot, where
@@ -90,8 +91,8 @@ def advance(
         first = jnp.zeros_like(fresh)
         slots, span = take_up(beginnings, fresh, slots), _span(beginnings, fresh, slots)
     previous = jnp.where(first[:, None], 0.0, multi_hot(slots.visit.codes, sizes.vocabulary))
-    clock = jnp.where(first, sizes.clocks, slots.visit.clock)
-    memory = Memory(previous=previous, seen=slots.remembered.seen, clock=clock)
+    clock, first_clock = (jnp.where(first, sizes.clocks, bins) for bins in (slots.visit.clock, slots.first_clock))
+    memory = Memory(previous=previous, seen=slots.remembered.seen, clock=clock, first_clock=first_clock)
     noise = draws.normal(Purpose.STEP, model.noise.step)
     state, heads = model.step(noise, slots.state, slots.visit, first, memory)
     when = _when(heads, tables, sizes, slots, first, span, longest, once)
@@ -108,7 +109,14 @@ def advance(
     accepted = terminal & ~when.early & _accepts(tables, sizes, remembered.seen, visit)
     number = slots.visit_number + 1
     row = _row(slots, once, when, visit, accepted, (drawn.number > sizes.places) | truncated)
-    after = slots._replace(state=state, visit=visit, time=when.time, remembered=remembered, visit_number=number)
+    after = slots._replace(
+        state=state,
+        visit=visit,
+        time=when.time,
+        first_clock=jnp.where(first, visit.clock, slots.first_clock),
+        remembered=remembered,
+        visit_number=number,
+    )
     return _next(after, terminal | when.early, accepted, end, seed), row
 
 
@@ -297,7 +305,7 @@ def _remember(before: Remembered, visit: Visit) -> Remembered:
 
 def is_last(codes: Array) -> Array:
     """(..., K) bool: no place after has the same code; codes ascend, 0 may stand between them."""
-    filled = jnp.where(codes > 0, codes, jnp.iinfo(jnp.int32).max)
+    filled = jnp.where(codes > 0, codes, np.iinfo(np.int32).max)
     after = jax.lax.cummin(filled, axis=codes.ndim - 1, reverse=True)[..., 1:]
     following = jnp.concatenate([after, jnp.zeros_like(after[..., :1])], axis=-1)
     return (codes > 0) & (codes != following)

@@ -44,6 +44,8 @@ class Beginnings(NamedTuple):
     time: Array
     """(H,) int32 time bin of the last step, and `begun` (H,) of the first one."""
     begun: Array
+    first_clock: Array
+    """(H,) int32"""
     visit: Visit
     """(H, ...) the last step"""
     remembered: Remembered
@@ -72,6 +74,7 @@ def take_up(beginnings: Beginnings, fresh: Array, slots: Slots) -> Slots:
         origin=taken(beginnings.origin, slots.origin),
         time=taken(beginnings.time, slots.time),
         begun=taken(beginnings.begun, slots.begun),
+        first_clock=taken(beginnings.first_clock, slots.first_clock),
         visit=taken(beginnings.visit, slots.visit),
         remembered=taken(beginnings.remembered, slots.remembered),
     )
@@ -95,6 +98,7 @@ def beginnings(
         "origin": origins(sequences, bins)[0].astype(np.int32),
         "time": (sequences.time[sequences.step_offsets[1:] - 1] // bins).astype(np.int32),
         "begun": (sequences.time[sequences.step_offsets[:-1]] // bins).astype(np.int32),
+        "first_clock": steps.visit.clock[steps.step_offsets[:-1]],
         "visit": Visit(*(column[last] for column in steps.visit)),
         "remembered": _remembered(steps, sizes),
         "since": ((known.since - known.shift) // bins).astype(np.int32),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ehrsim.batch import Sizes
 from ehrsim.visits.scales import AT_END, AT_START, Scales
@@ -44,7 +45,8 @@ def to_sequences(rows: Rows, scales: Scales, sizes: Sizes, known: Known | None =
     terminal = rows["kind"] >= sizes.death
     patient = np.cumsum(np.append(False, terminal[:-1]))
     last = np.flatnonzero(terminal)
-    births, moments = _birth(rows, last, scales), _moments(rows, scales)
+    moments = _moments(rows, patient, scales)
+    births = _birth(rows, last, moments, scales)
     begins, until = births, np.full(len(last), scales.horizon * scales.step_seconds)
     if known is not None:
         begins, until, moments = known.since, known.until, moments + known.shift[patient]
@@ -94,18 +96,38 @@ def to_sequences(rows: Rows, scales: Scales, sizes: Sizes, known: Known | None =
 _EVENT_FIELDS = ("codes", "offset", "offset_within", "value", "rank", "duration", "duration_within")
 
 
-def _birth(rows: Rows, last: Int64, scales: Scales) -> Int64:
-    """(P,) seconds of birth, or the start of the record's first time bin where births are not known."""
+def _birth(rows: Rows, last: Int64, moments: Int64, scales: Scales) -> Int64:
+    """(P,) seconds of birth, or the start of the record's first time bin where births are not known.
+
+    Some begin with their birth: those are born at the moment of their first step.
+    """
     origin = rows["origin"][last].astype(np.int64) * scales.step_seconds
     if not scales.births_known:
         return origin
-    level = (rows["origin_clock"][last] * len(scales.birth_clock)).astype(np.int64)
-    return origin + scales.birth_clock[np.minimum(level, len(scales.birth_clock) - 1)].astype(np.int64)
+    first = np.append(0, last[:-1] + 1)[: len(last)]
+    at_once = (first < last) & (rows["time"][first] == rows["origin"][first])
+    at_first, within = _chosen(rows["origin_clock"][last], at_once * scales.born_at_first)
+    level = np.minimum((within * len(scales.birth_clock)).astype(np.int64), len(scales.birth_clock) - 1)
+    return np.where(at_first, moments[first], origin + scales.birth_clock[level].astype(np.int64))
 
 
-def _moments(rows: Rows, scales: Scales) -> Int64:
-    """Seconds of every row: its time bin and clock."""
-    clock = scales.clock.draw(rows["clock"], rows["clock_within"])
+def _chosen(
+    uniform: np.ndarray[Any, Any], share: np.ndarray[Any, Any]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Whether each number decides for what has a `share` of chances, and what is left of it, again from 0 to 1."""
+    chosen = uniform < share
+    left = np.where(chosen, uniform / np.maximum(share, 1e-9), (uniform - share) / np.maximum(1.0 - share, 1e-9))
+    return chosen, left
+
+
+def _moments(rows: Rows, patient: Int64, scales: Scales) -> Int64:
+    """Seconds of every row: its time bin and clock, which may be that of the last one in the same bin of the clock."""
+    kept, within = _chosen(rows["clock_within"], scales.clock_kept[rows["kind"]])
+    order = np.lexsort((np.arange(len(patient)), rows["clock"], patient))
+    new = np.append(True, (np.diff(patient[order]) != 0) | (np.diff(rows["clock"][order]) != 0))[: len(order)]
+    source = np.maximum.accumulate(np.where(new | ~kept[order], np.arange(len(order)), 0))
+    within[order] = within[order[source]]
+    clock = scales.clock.draw(rows["clock"], within)
     return rows["time"].astype(np.int64) * scales.step_seconds + clock
 
 

@@ -84,6 +84,8 @@ class Slots(NamedTuple):
     time: Array
     """(B,) int32 time bin of the step before, and `begun` (B,) of the first step."""
     begun: Array
+    first_clock: Array
+    """(B,) int32 clock of the first step."""
     context: Context
     state: Any
     visit: Visit
@@ -137,6 +139,7 @@ def empty_slots(model: PatientModel, tables: Tables, seed: Array, first: int, sl
         origin=zero,
         time=zero,
         begun=zero,
+        first_clock=zero,
         context=context,
         state=state,
         visit=blank_visit(slots, sizes.places),

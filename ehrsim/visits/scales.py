@@ -178,6 +178,9 @@ class Scales(NamedTuple):
     first_landing: Histogram
     clock: Histogram
     """Seconds from the start of a time bin to the anchor of its step."""
+    clock_kept: NDArray[np.float64]
+    """(kinds,) share of the steps of each kind that are at the very second of the patient's last step in the same bin
+    of the clock: what is booked with what went before is at the same time of day. Terminal kinds have none."""
     length: Histogram
     offset: Histogram
     origin: Histogram
@@ -188,6 +191,8 @@ class Scales(NamedTuple):
     durations: QuantileScale
     end_in_days: bool
     """The value of a visit's end is its length in days."""
+    born_at_first: float
+    """Share of the first steps in the time bin of birth that are at the very moment of birth."""
     births_known: bool
     """Most records begin with a birth; else they begin with their first step."""
     ends_known: bool
@@ -247,13 +252,15 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
     days = sequences.length[ends] / 86_400.0
     alive = int((sequences.death == MISSING).sum())
     profiles, profile_shares = fit_profiles(sequences, vocabulary)
+    clock = fit_histogram(sequences.time - step_bin * step_seconds, CLOCK_BINS)
     return Scales(
         step_seconds=step_seconds,
         gap=fit_histogram(np.maximum(every_gap[~is_long], 0), GAP_BINS),
         landing=fit_histogram(horizon - landing[is_long], LANDING_BINS),
         first_gap=fit_histogram(to_first[~late], GAP_BINS),
         first_landing=fit_histogram(horizon - first_bin[late], FIRST_LANDING_BINS),
-        clock=fit_histogram(sequences.time - step_bin * step_seconds, CLOCK_BINS),
+        clock=clock,
+        clock_kept=_clock_kept(sequences, clock, step_seconds, len(vocabulary.visit_types)),
         length=fit_histogram(sequences.length[has_length], LENGTH_BINS),
         offset=fit_histogram(sequences.offset[inner], OFFSET_BINS),
         origin=fit_histogram(birth_bin, BIRTH_BINS),
@@ -262,6 +269,7 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
         durations=fit_quantiles(
             sequences.entry[has_duration], sequences.duration[has_duration], vocabulary.size, DURATION_LEVELS
         ),
+        born_at_first=_born_at_first(sequences, step_seconds),
         births_known=bool(has_birth.sum() * 2 > len(has_birth)),
         ends_known=bool((sequences.end[sequences.death == MISSING] != MISSING).sum() * 2 > alive),
         horizon=horizon,
@@ -275,6 +283,33 @@ def fit_scales(sequences: Sequences, vocabulary: Vocabulary, step_seconds: int) 
 
 def _quantiles(numbers: Int64) -> NDArray[np.float64]:
     return np.quantile(numbers, np.linspace(0, 1, VALUE_LEVELS), method="inverted_cdf") if len(numbers) else np.zeros(1)
+
+
+def _clock_kept(sequences: Sequences, clock: Histogram, step_seconds: int, types: int) -> NDArray[np.float64]:
+    seconds = np.mod(sequences.time, step_seconds)
+    before = last_alike(sequences.patient_of_step(), clock.assign(seconds))
+    alike = before >= 0
+    kind = np.where(sequences.kind == CONTINUES, types + 1, sequences.kind)[alike]
+    kept = seconds[alike] == seconds[before[alike]]
+    counts = np.bincount(kind, minlength=types + 4)
+    return np.bincount(kind, kept, types + 4) / np.maximum(counts, 1)
+
+
+def last_alike(patient: Int64, label: NDArray[np.integer]) -> Int64:
+    """For each row the one before it of the same patient and label, -1 if there is none."""
+    order = np.lexsort((np.arange(len(label)), label, patient))
+    alike = (np.diff(patient[order]) == 0) & (np.diff(label[order]) == 0)
+    before = np.full(len(label), -1, np.int64)
+    before[order[1:][alike]] = order[:-1][alike]
+    return before
+
+
+def _born_at_first(sequences: Sequences, step_seconds: int) -> float:
+    """Nought where no first step is in the time bin of a birth."""
+    begins = (np.diff(sequences.step_offsets) > 0) & (sequences.birth != MISSING)
+    first, birth = sequences.time[sequences.step_offsets[:-1][begins]], sequences.birth[begins]
+    at_once = first // step_seconds == birth // step_seconds
+    return float(np.mean(first[at_once] == birth[at_once])) if at_once.any() else 0.0
 
 
 def _latest(sequences: Sequences) -> int:

@@ -48,7 +48,12 @@ def emission(request):
 def head_for(emission, rows):
     body = jnp.tile(jax.random.normal(jax.random.key(5), (1, WIDTH)), (rows, 1))
     previous = jnp.zeros((rows, SIZES.vocabulary)).at[:, 2].set(1.0)
-    memory = Memory(previous=previous, seen=previous.at[:, 4].set(1.0), clock=jnp.zeros(rows, jnp.int32))
+    memory = Memory(
+        previous=previous,
+        seen=previous.at[:, 4].set(1.0),
+        clock=jnp.zeros(rows, jnp.int32),
+        first_clock=jnp.zeros(rows, jnp.int32),
+    )
     return emission(lambda visit: body, memory)
 
 

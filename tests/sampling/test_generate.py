@@ -51,6 +51,17 @@ def test_times_lie_within_lives(cohort):
     assert 10 < cohort.filter(pl.col("code") == codes.DEATH).height < 90
 
 
+def test_records_begin_at_birth_as_often_as_in_the_data(cohort, tiny_events):
+    def share(frame: pl.DataFrame) -> float:
+        of_patient = frame.group_by("subject_id").agg(
+            birth=pl.col("time").filter(pl.col("code") == codes.BIRTH).first(),
+            first=pl.col("time").filter(pl.col("visit_id").is_not_null()).min(),
+        )
+        return of_patient.drop_nulls().select((pl.col("birth") == pl.col("first")).mean()).item()
+
+    assert abs(share(cohort) - share(tiny_events)) < 0.1
+
+
 def test_values_have_the_precision_of_their_code(cohort, tiny_events):
     for code in ("LOINC//4548-4", "LOINC//8480-6"):
         made, seen = (frame.filter(pl.col("code") == code) for frame in (cohort, tiny_events))

@@ -1,10 +1,13 @@
 """What leaves the device becomes consistent records: nothing is told twice."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from ehrsim.batch import Sizes
 from ehrsim.sampling.generate import _ranges
-from ehrsim.sampling.rows import _first_told, _visits
+from ehrsim.sampling.rows import _chosen, _first_told, _in_order, _moments, _visits
+from ehrsim.visits.scales import Histogram, last_alike
 from ehrsim.visits.sequences import CONTINUES, MISSING, NO_VISIT
 
 
@@ -30,6 +33,44 @@ def test_what_is_told_twice_is_told_once():
 def test_nothing_told_is_nothing():
     none = np.zeros(0, np.int64)
     assert _first_told(none, none.astype(np.int32), none, none.astype(np.float32), none).tolist() == []
+
+
+def test_a_number_that_has_decided_is_as_good_as_new():
+    uniform = (np.arange(100_000) + 0.5) / 100_000
+    chosen, left = _chosen(uniform, np.full(len(uniform), 0.3))
+    assert chosen.mean() == 0.3
+    for part in (left[chosen], left[~chosen]):
+        np.testing.assert_allclose(np.quantile(part, [0, 0.25, 0.5, 0.75, 1]), [0, 0.25, 0.5, 0.75, 1], atol=1e-4)
+    assert not _chosen(uniform, np.zeros(len(uniform)))[0].any()
+    assert _chosen(uniform, np.ones(len(uniform)))[0].all()
+
+
+def test_steps_of_a_kind_are_at_the_second_of_the_last_one_in_the_bin_as_often_as_in_the_data():
+    rng = np.random.default_rng(0)
+    patient, steps = np.repeat(np.arange(2_000), 10), 20_000
+    rows = {
+        "kind": rng.integers(0, 3, steps),
+        "clock": rng.integers(0, 3, steps),
+        "clock_within": rng.random(steps).astype(np.float32),
+        "time": np.tile(np.arange(10), 2_000),
+    }
+    clock = Histogram(28_800.0 * np.arange(3)[:, None] + np.linspace(0, 28_799, 5)[None])
+    scales = SimpleNamespace(clock=clock, clock_kept=np.array([0.0, 0.6, 1.0]), step_seconds=86_400)
+    second = np.mod(_moments(rows, patient, scales), 86_400)
+    assert (clock.assign(second) == rows["clock"]).all()
+    before = last_alike(patient, rows["clock"])
+    kept = (second == second[before])[before >= 0]
+    kind = rows["kind"][before >= 0]
+    assert kept[kind == 0].mean() < 0.001
+    assert abs(kept[kind == 1].mean() - 0.6) < 0.03
+    assert kept[kind == 2].all()
+    assert len(np.unique(second[before < 0])) > 4_000
+
+
+def test_times_of_a_code_ascend_and_stay_with_it():
+    code = np.array([1, 1, 1, 2, 1, 1])
+    np.testing.assert_array_equal(_in_order(np.array([5, 3, 4, 9, 2, 1]), code), [3, 4, 5, 9, 1, 2])
+    assert len(_in_order(np.zeros(0, np.int64), np.zeros(0, np.int64))) == 0
 
 
 def test_processes_share_whole_blocks():

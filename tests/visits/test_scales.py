@@ -13,6 +13,7 @@ from ehrsim.visits.scales import (
     fit_histogram,
     fit_quantiles,
     fit_scales,
+    last_alike,
 )
 from ehrsim.vocabulary import Entry
 
@@ -43,6 +44,11 @@ def ranks(scale, values, dither=0.5):
 def values_at(scale, positions):
     positions = np.asarray(positions, np.float32)
     return scale.value(np.ones(len(positions), np.int32), positions)
+
+
+def test_the_last_one_alike_is_of_the_same_patient_and_label():
+    patient, label = np.array([0, 0, 0, 0, 1, 1, 1]), np.array([5, 6, 5, 5, 5, 6, 6])
+    np.testing.assert_array_equal(last_alike(patient, label), [-1, -1, 0, 2, -1, -1, 5])
 
 
 def test_rare_values_stay_rare():
