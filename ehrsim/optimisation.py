@@ -21,7 +21,6 @@ from safetensors.numpy import save_file
 from ehrsim import runs, vocabulary
 from ehrsim.batch import Batch
 from ehrsim.errors import InputError, RunError
-from ehrsim.models.layers import is_constant
 from ehrsim.outputs import atomic_file
 from ehrsim.preparation import Data
 from ehrsim.progress import Progress
@@ -194,7 +193,7 @@ def step_function(config: TrainingConfig) -> tuple[optax.GradientTransformation,
         def objective(candidate: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             return candidate.loss(batch, key, pace.progress)  # type: ignore[no-any-return]
 
-        constants = is_constant(model)
+        constants = model.calibrated()
 
         def free(change: Any) -> Any:
             return jax.tree.map(lambda part, fixed: part if fixed else pace.free * part, change, constants)

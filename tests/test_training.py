@@ -85,7 +85,8 @@ def test_a_training_interrupted_after_its_last_step_is_not_trained_further(
 PROGRAM = """
 import sys
 import polars as pl
-from ehrsim.training import TrainingConfig, fit
+from ehrsim.optimisation import TrainingConfig
+from ehrsim.training import fit
 config = TrainingConfig(max_steps=40, steps_per_batch=256, warmup=4, validate_every=10, min_patients=3, seed=5)
 def progress(stage, done, total, unit):
     print(stage, done, flush=True)
@@ -203,6 +204,29 @@ def test_a_tuning_loss_that_stays_lowers_the_learning_rate(tiny_events, tiny_tra
     further, _ = trained(5.0, 6.0, 4.0, 9.0, fall=1.0)
     # From the best weights: the third step begins where the first ended, and is a tenth as long.
     assert 0 < distance(first, after) < 0.5 * distance(first, further)
+
+
+def test_biases_are_calibrated_in_the_end(tiny_run):
+    path = tiny_run("vae").folder / "metrics.jsonl"
+    *validations, last = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    assert [line["step"] for line in validations] == [10, 20, 30, 40]
+    assert not any("calibrated" in line for line in validations)
+    assert (last["step"], last["calibrated"]) == (48, True), "a fifth of the steps"
+    found = min(validations, key=lambda line: line["tuning"])
+    assert training.best(path) == (found["step"], last["tuning"])
+    assert last["tuning"] < found["tuning"] + 0.5
+
+
+@pytest.mark.slow
+def test_calibration_changes_nothing_but_biases(tiny_run, tiny_events, tiny_training):
+    calibrated = runs.load(tiny_run("vae").folder).model
+    without = fit(tiny_events, model="vae", training=msgspec.structs.replace(tiny_training, calibration=0)).model
+    constants = runs.to_arrays(without.calibrated())
+    one, other = runs.to_arrays(calibrated), runs.to_arrays(without)
+    equal = {name: np.array_equal(one[name], other[name]) for name in other}
+    assert not any(equal[name] for name in ("decoder.kind.bias.value", "decoder.emission.logits.bias.value"))
+    assert all(equal[name] for name in other if not constants[name])
+    assert 0.1 < np.mean([bool(flag) for flag in constants.values()]) < 0.5
 
 
 def test_a_loss_that_is_no_number_ends_training(tiny_events, tiny_training, tmp_path, monkeypatch):

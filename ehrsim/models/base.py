@@ -144,6 +144,9 @@ class PatientModel(Protocol):
     def log_likelihood(self, batch: Batch, key: Array) -> Array:
         """(N,) log-likelihood of each patient in nats, or a lower bound of it."""
 
+    def calibrated(self) -> Any:
+        """For each array, in a tree like the model, whether it is a bias that is calibrated when the rest is done."""
+
     @property
     def noise(self) -> Noise:
         """How many random numbers `start` and `step` take."""

@@ -199,6 +199,10 @@ class GAN(nnx.Module):
         """There is none; see `ehrsim.models.Family.likelihood`."""
         raise NotImplementedError("a GAN has no likelihood")
 
+    def calibrated(self) -> Any:
+        """Nothing."""
+        return jax.tree.map(lambda _: False, self)
+
     @property
     def noise(self) -> Noise:
         """Of z and of u."""

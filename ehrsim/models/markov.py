@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
@@ -60,6 +61,10 @@ class Markov(nnx.Module):
         heads = self._heads(previous, statics, packed.recall(batch, self.sizes))
         steps = jnp.stack(list(base.visit_log_probability(heads, batch, self.sizes).values())).sum(0)
         return packed.per_patient(steps, batch) + base.origin_log_probability(self.origin(batch.context), batch)
+
+    def calibrated(self) -> Any:
+        """Nothing."""
+        return jax.tree.map(lambda _: False, self)
 
     @property
     def noise(self) -> Noise:

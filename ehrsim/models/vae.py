@@ -28,7 +28,18 @@ from ehrsim.models.base import Array, Heads, Memory, Noise, Origin
 from ehrsim.models.decoder import VisitDecoder
 from ehrsim.models.embeddings import ContextEmbedding, VisitEmbedding, hide
 from ehrsim.models.latents import Gaussian, Latent, gaussian
-from ehrsim.models.layers import GRU, MOMENT_FEATURES, Dropout, Linear, dropout, kept, moment_features, normalise, table
+from ehrsim.models.layers import (
+    GRU,
+    MOMENT_FEATURES,
+    Dropout,
+    Linear,
+    dropout,
+    is_constant,
+    kept,
+    moment_features,
+    normalise,
+    table,
+)
 
 
 class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -171,6 +182,12 @@ class VAE(nnx.Module):
         bound = self.bound(batch._replace(context=batch.context.bare()), key)
         of_patient = jnp.where(batch.real, bound.of_patient.kl.sum(-1), 0.0)
         return bound.likelihood - of_patient - packed.per_patient(bound.of_visit.kl.sum(-1), batch)
+
+    def calibrated(self) -> VAE:
+        """The biases of the heads, which dropout stands before."""
+        flags: VAE = jax.tree.map(lambda _: False, self)
+        flags.decoder = is_constant(self.decoder)
+        return flags
 
     @property
     def noise(self) -> Noise:
