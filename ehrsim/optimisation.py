@@ -76,7 +76,7 @@ class State(NamedTuple):
     """Lines of metrics written."""
 
 
-CALIBRATION_RATE = 1e-3
+CALIBRATION_RATE = 4e-3
 """Learning rate of the biases at the end; it falls along a cosine."""
 
 _WEIGHTS = ("model", "average", "optimiser", "best")

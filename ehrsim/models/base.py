@@ -29,6 +29,8 @@ class Memory(NamedTuple):
     """(..., V) float32, 1 for codes of the step before."""
     seen: Array
     """(..., V) float32, 1 for codes of any step before."""
+    wanted: Array
+    """(..., V) float32, 1 for codes that the patient is to have at some time and has not had yet."""
     clock: Array
     """(...) int32 clock of the step before, past the last one if there is none."""
     first_clock: Array

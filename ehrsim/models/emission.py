@@ -7,7 +7,7 @@ product a group draws all codes of a visit, but what goes together within a grou
 before it, until there are no more. Any joint distribution can be had, for one product a code.
 
 Both have a copy term: a learned weight on the codes of the visit before and on those of any visit before, because
-chronic codes recur.
+chronic codes recur; and one on the codes that are still to come, if any are asked for.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from ehrsim.models import base
 from ehrsim.models.base import Array, At, Memory, OrderedHead, SetHead
 from ehrsim.models.layers import Linear, along, constant, table
 
+RECALLED = 3
+"""What codes of is remembered: those of the visit before, those of any before, and those still to come."""
+
 Body = Callable[[Visit], Array]
 """A visit's state given what is drawn of it before its codes: (..., width)."""
 
@@ -36,19 +39,20 @@ class CodeLogits(nnx.Module):
         self.head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
         self.bias = constant(bias, sizes.vocabulary)
         self.of_kind = constant(0.0, sizes.kinds, sizes.vocabulary)
-        self.copy = constant(0.0, 2, sizes.vocabulary)
+        self.copy = constant(0.0, RECALLED, sizes.vocabulary)
 
     def matched(self, query: Array, part: slice) -> Array:
         """(..., codes of `part`) from `query` (..., width)."""
         return jnp.dot(query, self.head[...][:, part], preferred_element_type=jnp.float32)
 
     def recalled(self, gates: Array, kind: Array, memory: Memory, part: slice) -> Array:
-        """(..., codes of `part`) from the kind of visit and, through `gates` (..., 2), the codes before."""
-        copy = self.copy[...][:, part]
-        previous, seen = memory.previous[..., part], memory.seen[..., part]
-        previous = previous * (along(copy[0], previous) + gates[..., :1])
-        seen = seen * (along(copy[1], seen) + gates[..., 1:])
-        return along(self.bias[...][part], seen) + self.of_kind[...][kind, part] + previous + seen
+        """(..., codes of `part`) from the kind of visit and, through `gates` (..., RECALLED), what is remembered."""
+        logits = self.of_kind[...][kind, part]
+        logits = logits + along(self.bias[...][part], logits)
+        for index, remembered in enumerate((memory.previous, memory.seen, memory.wanted)):
+            weight = along(self.copy[...][index, part], logits) + gates[..., index : index + 1]
+            logits = logits + remembered[..., part] * weight
+        return logits
 
 
 class SetEmission(nnx.Module):
@@ -58,7 +62,7 @@ class SetEmission(nnx.Module):
         self.sizes = sizes
         self.of_code = table(sizes.vocabulary, width, rng)
         self.queries = nnx.List([Linear(width, width, rng) for _ in sizes.groups])
-        self.copy_gates = nnx.List([Linear(width, 2, rng, 0.1) for _ in sizes.groups])
+        self.copy_gates = nnx.List([Linear(width, RECALLED, rng, 0.1) for _ in sizes.groups])
         self.logits = CodeLogits(sizes, width, -4.0, rng)
 
     def __call__(self, body: Body, memory: Memory) -> SetHead:
@@ -93,7 +97,7 @@ class OrderedEmission(nnx.Module):
         self.of_code = table(sizes.vocabulary, width, rng)
         self.of_last = table(sizes.vocabulary, width, rng)
         self.query = Linear(width, width, rng)
-        self.copy_gates = Linear(width, 2, rng, 0.1)
+        self.copy_gates = Linear(width, RECALLED, rng, 0.1)
         self.logits = CodeLogits(sizes, width, 0.0, rng)
 
     def __call__(self, body: Body, memory: Memory) -> OrderedHead:

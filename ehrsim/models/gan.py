@@ -260,6 +260,7 @@ class GAN(nnx.Module):
             batch.start,
             begun.patient[batch.patient],
             begun.h[batch.patient],
+            packed.to_have(batch.context, size)[batch.patient],
             packed.step_noise(visit_key, batch, self.config.autoencoder.visit_latent),
             batch.visit._replace(codes=jnp.zeros((*shape, 0), jnp.int32)),
             packed.moment_before(batch),
@@ -269,10 +270,10 @@ class GAN(nnx.Module):
 
         def body(carry: tuple[Array, Array, Array, Array], column: Any) -> tuple[Any, tuple[Array, ...]]:
             h, x, previous, seen = carry
-            start, patient, initial, noise, visit, before, for_kind, for_codes = column
+            start, patient, initial, wanted, noise, visit, before, for_kind, for_codes = column
             h = jnp.where(start[:, None], initial, decoder.recurrence.step(h, decoder.recurrence.inner(x)))
             previous, seen = (jnp.where(start[:, None], 0.0, part) for part in (previous, seen))
-            memory = Memory(previous, seen, clock, clock)
+            memory = Memory(previous, seen, wanted * (1 - seen), clock, clock)
             added = self.of_visit(noise, h, patient)
             u = decoder.visit_prior(h, patient).draw(noise) + added
             logits = decoder.decode(h, patient, u, before, memory).kind()

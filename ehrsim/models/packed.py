@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ehrsim.batch import Batch, Moment, Sizes
+from ehrsim.batch import Batch, Context, Moment, Sizes
 from ehrsim.models.base import Array, At, Memory, multi_hot
 
 
@@ -21,12 +21,19 @@ def recall(batch: Batch, sizes: Sizes) -> Memory:
 
     by_time = (jnp.moveaxis(hot, 1, 0), jnp.moveaxis(fresh, 1, 0))
     _, seen = jax.lax.scan(body, jnp.zeros_like(hot[:, 0]), by_time)
+    seen = jnp.moveaxis(seen, 0, 1)
     return Memory(
         previous=jnp.where(fresh, 0.0, _before(hot)),
-        seen=jnp.moveaxis(seen, 0, 1),
+        seen=seen,
+        wanted=(1 - seen) * to_have(batch.context, sizes)[batch.patient],
         clock=jnp.where(batch.start, sizes.clocks, _before(batch.visit.clock)),
         first_clock=jnp.where(batch.start, sizes.clocks, _at_first(batch, batch.visit.clock)[batch.patient]),
     )
+
+
+def to_have(context: Context, sizes: Sizes) -> Array:
+    """(N, V) float32, 1 for codes that the patients have at some time, so far as their context tells."""
+    return multi_hot(jnp.maximum(context.codes, 0), sizes.vocabulary)
 
 
 def beginning(batch: Batch) -> Moment:

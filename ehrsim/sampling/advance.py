@@ -15,6 +15,7 @@ import numpy as np
 
 from ehrsim.batch import Context, Moment, Sizes, Visit
 from ehrsim.models.base import Heads, Memory, PatientModel, multi_hot, where
+from ehrsim.models.packed import to_have
 from ehrsim.sampling.beginnings import MOST_SILENT, Beginnings, take_up
 from ehrsim.sampling.content import draw_attributes, draw_codes, in_pieces, repeat
 from ehrsim.sampling.counters import Counters, Purpose, counters
@@ -92,7 +93,9 @@ def advance(
         slots, span = take_up(beginnings, fresh, slots), _span(beginnings, fresh, slots)
     previous = jnp.where(first[:, None], 0.0, multi_hot(slots.visit.codes, sizes.vocabulary))
     clock, first_clock = (jnp.where(first, sizes.clocks, bins) for bins in (slots.visit.clock, slots.first_clock))
-    memory = Memory(previous=previous, seen=slots.remembered.seen, clock=clock, first_clock=first_clock)
+    seen = slots.remembered.seen
+    wanted = (1 - seen) * to_have(slots.context, sizes)
+    memory = Memory(previous=previous, seen=seen, wanted=wanted, clock=clock, first_clock=first_clock)
     noise = draws.normal(Purpose.STEP, model.noise.step)
     state, heads = model.step(noise, slots.state, slots.visit, first, memory)
     when = _when(heads, tables, sizes, slots, first, span, longest, once)

@@ -51,6 +51,7 @@ def head_for(emission, rows):
     memory = Memory(
         previous=previous,
         seen=previous.at[:, 4].set(1.0),
+        wanted=jnp.zeros_like(previous).at[:, 5].set(1.0),
         clock=jnp.zeros(rows, jnp.int32),
         first_clock=jnp.zeros(rows, jnp.int32),
     )
