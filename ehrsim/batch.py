@@ -44,6 +44,8 @@ class Sizes(NamedTuple):
     """Duration bins, 0 for "no end" included."""
     places: int
     """Event places K of a step."""
+    ties: tuple[tuple[int, float, float], ...] = ()
+    """Values so common that they take whole bins: their code, and from which rank up to which."""
 
     @property
     def value_bins(self) -> int:

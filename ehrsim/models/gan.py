@@ -28,7 +28,7 @@ from ehrsim.batch import Batch, Context, Moment, Sizes, Visit
 from ehrsim.models import base, packed
 from ehrsim.models.base import Array, Heads, Memory, Noise, Origin
 from ehrsim.models.embeddings import hide
-from ehrsim.models.emission import CodeLogits
+from ehrsim.models.emission import RECALLED, CodeLogits
 from ehrsim.models.layers import GRU, MOMENT_FEATURES, Linear, moment_features, table
 from ehrsim.models.vae import VAE, State, VAEConfig
 
@@ -114,7 +114,7 @@ class SoftCodes(nnx.Module):
         self.feature = Linear(inputs, width, rng)
         self.of_kind = table(sizes.kinds, width, rng)
         self.query = Linear(width, width, rng)
-        self.copy_gates = Linear(width, 2, rng, 0.1)
+        self.copy_gates = Linear(width, RECALLED, rng, 0.1)
         self.logits = CodeLogits(sizes, width, -4.0, rng)
 
     def __call__(self, h: Array, patient: Array, u: Array, kind: Array, visit: Visit, memory: Memory) -> Array:

@@ -110,7 +110,8 @@ class Markov(nnx.Module):
         def value(_: Any, measured: Measured) -> Array:
             last_rank = measured.last_rank
             last_bin = jnp.where(last_rank < 0, 0, 1 + (last_rank * sizes.value_bins).astype(jnp.int32))
-            return values.possible(self.value[...][measured.code] + self.last_value[...][last_bin], last_rank)
+            logits = self.value[...][measured.code] + self.last_value[...][last_bin]
+            return values.possible(logits, last_rank, values.tie_of(sizes, measured.code, last_rank))
 
         def events(visit: Visit) -> EventHeads:
             return EventHeads(

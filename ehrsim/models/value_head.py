@@ -17,7 +17,7 @@ class ValueHead(nnx.Module):
     """Logits of the ways to tell a value (see `ehrsim.models.values`), and the state that goes on to the next value."""
 
     def __init__(self, sizes: Sizes, width: int, rng: np.random.Generator) -> None:
-        self.bins = sizes.value_bins
+        self.sizes, self.bins = sizes, sizes.value_bins
         self.out = Linear(width, sizes.values + 2, rng, 0.5)
         self.bias = constant(0.0, sizes.vocabulary, sizes.values)
         # Ranks to begin with: by change a value is found as well that does not go by the last one, but not as sharply.
@@ -46,7 +46,8 @@ class ValueHead(nnx.Module):
         distance = jnp.abs(values.centres(measured.last_rank, self.bins) - self._forecast(state, measured)[..., None])
         far = near[..., :1] * distance + near[..., 1:] * distance * distance
         ranks, changes = ranks + anew[..., None] - far[..., : self.bins], changes - far[..., self.bins :]
-        return values.possible(jnp.concatenate([none, ranks, same, changes], axis=-1), measured.last_rank)
+        logits = jnp.concatenate([none, ranks, same, changes], axis=-1)
+        return values.possible(logits, measured.last_rank, values.tie_of(self.sizes, code, measured.last_rank))
 
     def _forecast(self, state: Array, measured: Measured) -> Array:
         """(...) a rank."""

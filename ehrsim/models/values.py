@@ -9,7 +9,8 @@ The logits of all three ways stand in one softmax:
     bins + 1              the value of the last time
     beyond                a bin of changes of the rank, narrow near none (`EDGES`)
 
-Within its bin a rank is uniform. A value that two ways lead to has the chances of both.
+Within its bin a rank is uniform. A value that two ways lead to has the chances of both. But the value of the last time
+is told as such alone: where it is so common that it takes whole bins, there is no other way to it.
 """
 
 from __future__ import annotations
@@ -29,12 +30,39 @@ EDGES = np.array([*(-edge for edge in reversed(_UPWARDS)), 0.0, *_UPWARDS], np.f
 assert len(EDGES) == CHANGES + 1
 
 
-def possible(logits: Array, last_rank: Array) -> Array:
-    """Logits (..., values) with no chance of what refers to a last value that is not there, or leads off the scale."""
+Tie = tuple[Array, Array]
+"""From which rank up to which (...) a value is that of the last time; 0, 0 where that takes no whole bin."""
+
+
+def tie_of(sizes: Sizes, code: Array, last_rank: Array) -> Tie:
+    """The tie (...) that the last rank of a code lies in."""
+    if not sizes.ties:
+        return jnp.zeros_like(last_rank), jnp.zeros_like(last_rank)
+    codes = np.array([code for code, *_ in sizes.ties])
+    number = np.arange(len(codes)) - np.searchsorted(codes, codes)
+    bounds = np.zeros((2, sizes.vocabulary, number.max() + 1), np.float32)
+    for index, (code_of, *bound) in enumerate(sizes.ties):
+        bounds[:, code_of, number[index]] = bound
+    low, high = (jnp.asarray(bound)[code] for bound in bounds)
+    inside = (low <= last_rank[..., None]) & (last_rank[..., None] < high)
+    return jnp.where(inside, low, 0.0).sum(-1), jnp.where(inside, high, 0.0).sum(-1)
+
+
+def possible(logits: Array, last_rank: Array, tie: Tie) -> Array:
+    """Logits (..., values) with no chance of what refers to a last value that is not there, or leads off the scale.
+
+    Nor is there any of a bin that lies wholly within the `tie` of the last value.
+    """
+    bins = logits.shape[-1] - CHANGES - 2
+    fixed = jnp.asarray(np.arange(bins) / bins, jnp.float32)
+    begin, end = along(fixed, logits[..., :bins]), along(fixed + 1 / bins, logits[..., :bins])
     lower, upper = _intervals(last_rank)
-    refers = jnp.concatenate([last_rank[..., None] >= 0, (last_rank[..., None] >= 0) & (upper > lower)], axis=-1)
-    plain = logits.shape[-1] - CHANGES - 1
-    return jnp.concatenate([logits[..., :plain], jnp.where(refers, logits[..., plain:], -jnp.inf)], axis=-1)
+    low, high = (bound[..., None] for bound in tie)
+    known = last_rank[..., None] >= 0
+    other = ~((begin >= low) & (end <= high))
+    elsewhere = known & (upper > lower) & ~((lower >= low) & (upper <= high))
+    chances = jnp.concatenate([jnp.ones_like(known), other, known, elsewhere], axis=-1)
+    return jnp.where(chances, logits, -jnp.inf)
 
 
 def log_probability(logits: Array, value: Array, rank: Array, last_rank: Array) -> Array:

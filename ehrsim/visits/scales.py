@@ -111,6 +111,16 @@ class QuantileScale(NamedTuple):
         rounded: Float32 = (np.rint(raw * power) / power).astype(np.float32)
         return rounded
 
+    def ties(self, bins: int) -> tuple[tuple[int, float, float], ...]:
+        """The index, first rank and last rank of every tie that holds a whole one of equally wide bins."""
+        grid, found = _grid(self.knots.shape[1]), []
+        for index in np.flatnonzero(self.known):
+            _, first = np.unique(self.knots[index], return_index=True)
+            start, end = grid[first], grid[np.append(first[1:] - 1, len(grid) - 1)]
+            whole = np.floor(end * bins) - np.ceil(start * bins) >= 1
+            found += [(int(index), float(low), float(high)) for low, high in zip(start[whole], end[whole], strict=True)]
+        return tuple(found)
+
 
 def _rank(knots: NDArray[np.float64], values: NDArray[np.float64], dither: FloatArray) -> NDArray[np.float64]:
     """Ranks on one scale: a tie is the interval of ranks of its equal knots, anything else lies between two of them."""
@@ -124,7 +134,8 @@ def _rank(knots: NDArray[np.float64], values: NDArray[np.float64], dither: Float
     span = np.where(tied, 1.0, unique[above] - unique[below])
     between = end[below] + (values - unique[below]) / span * (start[above] - end[below])
     within = start[above] + dither * (end[above] - start[above])
-    ranks: NDArray[np.float64] = np.where(tied, within, between)
+    # Not even by rounding in the tie above: a model may hold that to be impossible.
+    ranks: NDArray[np.float64] = np.where(tied, within, np.minimum(between, start[above] - 2.0**-20))
     return ranks
 
 

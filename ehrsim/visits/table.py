@@ -64,6 +64,7 @@ def sizes(vocabulary: Vocabulary, scales: Scales, places: int) -> Sizes:
         values=1 + VALUE_BINS + 1 + CHANGES,
         durations=DURATION_BINS + 1,
         places=places,
+        ties=scales.values.ties(VALUE_BINS),
     )
 
 
@@ -248,7 +249,8 @@ def _event_bins(
     last_rank = np.where(earlier >= 0, rank[earlier], np.float32(-1))
     last_age = np.where(earlier >= 0, (sequences.time[step] - sequences.time[step[earlier]]) / YEAR, 0)
     number, mean_rank = _mean_ranks(chains, has_value, rank)
-    same = has_value & (last >= 0) & (sequences.value == sequences.value[last])
+    # Equal values rank alike, and so do those beyond the one end of what was observed.
+    same = has_value & (last >= 0) & (rank == rank[last])
     value = np.where(same, size.same, np.where(has_value, 1 + (rank * size.value_bins).astype(np.int32), 0))
     columns = {
         "codes": (sequences.entry, np.int32),

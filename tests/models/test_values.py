@@ -1,12 +1,14 @@
 """Values by rank, as the same, or by their change: one density, whichever way a value is told."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ehrsim.batch import CHANGES
-from ehrsim.models.values import EDGES, log_probability, possible, rank_at
+from ehrsim.models.values import EDGES, log_probability, possible, rank_at, tie_of
 
 BINS, FINE = 8, 200_000
 
@@ -16,9 +18,9 @@ class Sizes:
     same = BINS + 1
 
 
-def logits_for(last: float) -> jax.Array:
+def logits_for(last: float, tie: tuple[float, float] = (0.0, 0.0)) -> jax.Array:
     free = 1.5 * jax.random.normal(jax.random.key(4), (1, BINS + 2 + CHANGES))
-    return possible(free, jnp.array([last], jnp.float32))
+    return possible(free, jnp.array([last], jnp.float32), tuple(jnp.array([bound]) for bound in tie))
 
 
 def density(logits, ranks, last):
@@ -38,6 +40,32 @@ def test_all_ways_to_tell_a_value_add_up_to_one(last):
     others = float(share[0] + share[Sizes.same])
     assert np.isclose(whole + others, 1, atol=2e-3)
     assert (float(share[Sizes.same]) > 0) == (last >= 0)
+
+
+@pytest.mark.parametrize(("last", "tie"), [(0.3, (0.2, 0.9)), (0.0, (0.0, 0.5)), (0.99, (0.1, 1.0)), (0.6, (0.0, 1.0))])
+def test_a_value_that_takes_whole_bins_is_told_again_in_one_way_alone(last, tie):
+    logits = logits_for(last, tie)
+    ranks = ((np.arange(FINE) + 0.5) / FINE).astype(np.float32)
+    found = density(logits, ranks, last)
+    share = jax.nn.softmax(logits, axis=-1)[0]
+    assert np.isclose(found.mean() + float(share[0] + share[Sizes.same]), 1, atol=2e-3)
+    low, high = np.ceil(tie[0] * BINS) / BINS, np.floor(tie[1] * BINS) / BINS
+    # By a change a rank may lead from beyond the tie into one of its bins, as one by rank may into its edges.
+    narrow = (ranks > max(low, last - 0.05)) & (ranks < min(high, last + 0.05))
+    assert narrow.any()
+    assert found[narrow].max() == 0
+    assert found[(ranks < tie[0]) | (ranks > tie[1])].min(initial=1) > 0
+
+
+def test_the_tie_of_a_rank_is_that_of_its_code():
+    sizes = SimpleNamespace(ties=((1, 0.25, 0.5), (3, 0.0, 0.25), (3, 0.5, 1.0)), vocabulary=5)
+    code, last = jnp.array([1, 1, 3, 3, 3, 2, 3]), jnp.array([0.3, 0.5, 0.1, 0.3, 0.5, 0.3, -1.0])
+    low, high = tie_of(sizes, code, last)
+    np.testing.assert_array_equal(low, [0.25, 0, 0, 0, 0.5, 0, 0])
+    np.testing.assert_array_equal(high, [0.5, 0, 0.25, 0, 1.0, 0, 0])
+    low, high = tie_of(SimpleNamespace(ties=()), code, last)
+    assert not low.any()
+    assert not high.any()
 
 
 @pytest.mark.parametrize("last", [-1.0, 0.02, 0.6])

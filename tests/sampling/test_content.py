@@ -55,7 +55,7 @@ def test_the_same_value_has_the_rank_of_the_last_one():
     def value(known, measured):
         likely = np.where(np.arange(VALUES) == Sizes.same, 50.0, 0.0).astype(np.float32)
         logits = jnp.broadcast_to(likely, (len(measured.code), VALUES))
-        return possible(logits, measured.last_rank)
+        return possible(logits, measured.last_rank, (jnp.zeros(len(logits)), jnp.zeros(len(logits))))
 
     visit = drawn(codes, last_rank, value)
     valued, known = np.isin(codes, (1, 2)), last_rank >= 0

@@ -51,6 +51,18 @@ def test_the_last_one_alike_is_of_the_same_patient_and_label():
     np.testing.assert_array_equal(last_alike(patient, label), [-1, -1, 0, 2, -1, -1, 5])
 
 
+def test_ties_are_the_values_that_take_whole_bins():
+    values = np.repeat([1.0, 2.0, 3.0, 4.0], [400, 20, 380, 200])
+    ((_, *first), (_, *second), (_, *third)) = scale_of(values).ties(32)
+    np.testing.assert_allclose([first, second, third], [[0, 0.4], [0.42, 0.8], [0.8, 1.0]], atol=0.02)
+    for value, (low, high) in zip((1.0, 3.0, 4.0), (first, second, third), strict=True):
+        placed = ranks(scale_of(values), np.full(9, value), 0.999)
+        assert (placed >= low).all()
+        assert (placed < high).all()
+        assert (values_at(scale_of(values), [low, (low + high) / 2]) == value).all()
+    assert scale_of(np.arange(1000.0)).ties(32) == ()
+
+
 def test_rare_values_stay_rare():
     """One value far out does not draw those below it out with it: the tails keep their quantiles."""
     sample = np.append(np.random.Generator(np.random.Philox(key=4)).normal(50, 10, 20_000), [150.0, -60.0])
