@@ -23,7 +23,7 @@ from flax import nnx
 from ehrsim.batch import Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, At, Memory, OrderedHead, SetHead
-from ehrsim.models.layers import Linear, along, constant, table
+from ehrsim.models.layers import QUICK, Linear, along, constant, table
 
 RECALLED = 3
 """What codes of is remembered: those of the visit before, those of any before, and those still to come."""
@@ -39,7 +39,9 @@ class CodeLogits(nnx.Module):
         self.head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
         self.bias = constant(bias, sizes.vocabulary)
         self.of_kind = constant(0.0, sizes.kinds, sizes.vocabulary)
-        self.copy = constant(0.0, RECALLED, sizes.vocabulary)
+        self.copy = constant(0.0, 2, sizes.vocabulary)
+        # Quick: a code that few have, once it is asked for, is many times as likely, and is not often seen asked for.
+        self.wanted = constant(0.0, sizes.vocabulary)
 
     def matched(self, query: Array, part: slice) -> Array:
         """(..., codes of `part`) from `query` (..., width)."""
@@ -49,8 +51,9 @@ class CodeLogits(nnx.Module):
         """(..., codes of `part`) from the kind of visit and, through `gates` (..., RECALLED), what is remembered."""
         logits = self.of_kind[...][kind, part]
         logits = logits + along(self.bias[...][part], logits)
+        weights = (*self.copy[...], QUICK * self.wanted[...])
         for index, remembered in enumerate((memory.previous, memory.seen, memory.wanted)):
-            weight = along(self.copy[...][index, part], logits) + gates[..., index : index + 1]
+            weight = along(weights[index][part], logits) + gates[..., index : index + 1]
             logits = logits + remembered[..., part] * weight
         return logits
 

@@ -14,6 +14,8 @@ from ehrsim.visits.table import Table
 
 CONTEXT_CODES = 4
 """Codes offered as context in training: a random few of those the patient ever has."""
+COMMON_ENOUGH = 0.01
+"""Share of the patients who have a code from which on it is chosen the sooner the fewer have it."""
 
 
 class Shape(NamedTuple):
@@ -65,14 +67,21 @@ def batches(table: Table, shape: Shape, order: Int64, code_key: int) -> Iterator
 
 
 def _choose_codes(table: Table, rng: np.random.Generator) -> Int32:
-    """(P, CONTEXT_CODES) distinct codes each patient has, chosen at random, 0 where there are not enough."""
-    counts = np.diff(table.code_offsets)[:, None]
-    place = np.arange(CONTEXT_CODES)[None, :]
-    begin = (rng.random((table.patients, 1)) * counts).astype(np.int64)
-    position = (begin + place * np.maximum(counts // CONTEXT_CODES, 1)) % np.maximum(counts, 1)
-    padded = np.append(table.distinct_codes, 0)
-    chosen = padded[np.minimum(table.code_offsets[:-1][:, None] + position, len(padded) - 1)]
-    return np.where(place < counts, chosen, 0).astype(np.int32)
+    """(P, CONTEXT_CODES) distinct codes each patient has, chosen at random, 0 where there are not enough.
+
+    A code that few have is chosen sooner: to be told of what everybody has teaches nothing. Weighted sampling without
+    replacement after Efraimidis & Spirakis 2006.
+    """
+    codes, patients = table.distinct_codes, table.patients
+    owner = np.repeat(np.arange(patients), np.diff(table.code_offsets))
+    having = np.bincount(codes, minlength=1)
+    turn = rng.exponential(size=len(codes)) * np.maximum(having, COMMON_ENOUGH * patients)[codes]
+    order = np.lexsort((turn, owner))
+    place = np.arange(len(codes)) - table.code_offsets[:-1][owner]
+    first = place < CONTEXT_CODES
+    chosen = np.zeros((patients, CONTEXT_CODES), np.int32)
+    chosen[owner[first], place[first]] = codes[order][first]
+    return chosen
 
 
 def _batch(

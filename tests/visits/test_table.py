@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ehrsim import events, vocabulary
 from ehrsim.batch import PAST
 from ehrsim.visits import CONTINUES, MISSING, encode
-from ehrsim.visits.packing import CONTEXT_CODES, Shape, batches, suggest_shape
+from ehrsim.visits.packing import CONTEXT_CODES, Shape, _choose_codes, batches, suggest_shape
 from ehrsim.visits.scales import AT_END, AT_START, YEAR, fit_scales
 from ehrsim.visits.table import sizes, suggest_places, tabulate
 
@@ -255,6 +255,21 @@ def test_contexts_are_facts_of_their_patients(tiny):
         assert (batch.context.ages[place] == table.last_age[patient]).all()
         assert set(batch.context.statics[place].tolist()) - {0} == set(table.context_statics[patient].tolist()) - {0}
     assert not batch.context.codes[~batch.real].any()
+
+
+def test_codes_that_few_have_are_chosen_the_sooner(tiny):
+    table, rng = tiny[4], np.random.default_rng(0)
+    having = np.bincount(table.distinct_codes)
+    drawn = np.stack([_choose_codes(table, rng) for _ in range(40)])
+    shares = np.bincount(drawn.ravel(), minlength=len(having)) / 40 / np.maximum(having, 1)
+    many, few = having > 0.9 * table.patients, (having > 2) & (having < 0.2 * table.patients)
+    assert many.any()
+    assert few.any()
+    assert shares[few].mean() > 2 * shares[many].mean()
+    # None twice, and as many as there are.
+    number = np.minimum(np.diff(table.code_offsets), drawn.shape[2])
+    for chosen in drawn:
+        assert ([len(set(row) - {0}) for row in chosen.tolist()] == number).all()
 
 
 def test_context_codes_vary_with_their_key_alone(tiny):
