@@ -223,7 +223,8 @@ def test_calibration_changes_nothing_but_biases(tiny_run, tiny_events, tiny_trai
     without = fit(tiny_events, model="vae", training=msgspec.structs.replace(tiny_training, calibration=0)).model
     constants = runs.to_arrays(without.calibrated())
     one, other = runs.to_arrays(calibrated), runs.to_arrays(without)
-    equal = {name: np.array_equal(one[name], other[name]) for name in other}
+    # Up to the rounding of an average of what stays the same.
+    equal = {name: np.allclose(one[name], other[name], rtol=1e-5, atol=1e-7) for name in other}
     assert not any(equal[name] for name in ("decoder.kind.bias.value", "decoder.emission.logits.bias.value"))
     assert all(equal[name] for name in other if not constants[name])
     assert 0.1 < np.mean([bool(flag) for flag in constants.values()]) < 0.5
