@@ -26,7 +26,7 @@ from ehrsim.models.base import Array, At, Memory, OrderedHead, SetHead
 from ehrsim.models.layers import QUICK, Linear, along, constant, table
 
 RECALLED = 3
-"""What codes of is remembered: those of the visit before, those of any before, and those still to come."""
+"""Sets of codes that are remembered: those of the visit before, those of any before, and those still to come."""
 
 Body = Callable[[Visit], Array]
 """A visit's state given what is drawn of it before its codes: (..., width)."""
