@@ -77,7 +77,7 @@ class State(NamedTuple):
 
 
 CALIBRATION_RATE = 4e-3
-"""Learning rate of the biases at the end; it falls along a cosine, after the warm-up that every optimiser begins with."""
+"""Learning rate of the biases at the end; after the warm-up of every optimiser it falls along a cosine."""
 
 _WEIGHTS = ("model", "average", "optimiser", "best")
 _NUMBERS = ("step", "best_loss", "stale", "falls", "lines")
