@@ -22,6 +22,7 @@ from ehrsim.errors import InputError, RunError, UsageError
 from ehrsim.optimisation import Score, TrainingConfig, optimise
 from ehrsim.preparation import Data, prepare
 from ehrsim.progress import Progress, silent
+from ehrsim.raking import rake
 from ehrsim.runs import Run, RunConfig
 from ehrsim.sampling import sample
 from ehrsim.transfer import transferred
@@ -61,10 +62,11 @@ def training_config(preset: str, **changed: Any) -> TrainingConfig:
 
 
 def best(metrics: Path) -> tuple[int, float]:
-    """The step of the best validation in a metrics file, and the tuning loss of the model, after calibration if any."""
+    """The step of the best validation in a metrics file, and the tuning loss of the model as it was saved."""
     lines = [orjson.loads(line) for line in metrics.read_bytes().splitlines()]
-    line = min((line for line in lines if "calibrated" not in line), key=lambda figures: figures["tuning"])
-    return line["step"], lines[-1]["tuning"] if "calibrated" in lines[-1] else line["tuning"]
+    validations = [line for line in lines if not line.keys() & {"calibrated", "raked"}]
+    line = min(validations, key=lambda figures: figures["tuning"])
+    return line["step"], line["tuning"] if lines[-1] in validations else lines[-1]["tuning"]
 
 
 def fit(
@@ -188,7 +190,19 @@ def _train_family(
         fewer = (max(number // AROUND, 1) for number in (config.max_steps, config.validate_every))
         of_family = msgspec.structs.replace(of_family, **dict(zip(("max_steps", "validate_every"), fewer, strict=True)))
     score = _likelihood(data) if family.likelihood else _distance(data, config.seed)
-    return optimise(fresh, data, of_family, score, work, progress, usable=begun or bool(family.part))
+    trained = optimise(fresh, data, of_family, score, work, progress, usable=begun or bool(family.part))
+    return _raked(trained, data, of_family, score, work, progress) if of_family.raking else trained
+
+
+def _raked(trained: Any, data: Data, config: TrainingConfig, score: Score, work: Path, progress: Progress) -> Any:
+    """The trained model, raked, and a line of metrics about it."""
+    model, found = rake(trained, data, config.raking, config.seed, progress)
+    path = work / "metrics.jsonl"
+    step = orjson.loads(path.read_bytes().splitlines()[-1])["step"]
+    with path.open("ab") as file:
+        line = {"step": step, "tuning": score(model), "raked": True, "margins": found}
+        file.write(orjson.dumps(line) + b"\n")
+    return model
 
 
 def _likelihood(data: Data) -> Score:

@@ -87,7 +87,8 @@ import sys
 import polars as pl
 from ehrsim.optimisation import TrainingConfig
 from ehrsim.training import fit
-config = TrainingConfig(max_steps=40, steps_per_batch=256, warmup=4, validate_every=10, min_patients=3, seed=5)
+steps = dict(max_steps=40, steps_per_batch=256, warmup=4, validate_every=10)
+config = TrainingConfig(**steps, raking=0, min_patients=3, seed=5)
 def progress(stage, done, total, unit):
     print(stage, done, flush=True)
     while stage == "train" and done == 13 and len(sys.argv) > 4:
@@ -260,7 +261,7 @@ def test_a_collapse_would_show(tiny_events, tiny_training, tmp_path, monkeypatch
     fit(tiny_events, tmp_path / "run", model="vae", training=config)
     # The last validation: calibration goes on from the best one, which may be of an earlier step.
     last = orjson.loads((tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines()[-2])
-    assert last["active_patient"] < 0.1
+    assert last["active_patient"] < 0.25
     assert last["kl_patient"] < 0.2
 
 

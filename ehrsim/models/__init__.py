@@ -46,7 +46,7 @@ MODELS: dict[str, Family] = {
         MarkovConfig,
         {"small": MarkovConfig(), "base": MarkovConfig(), "large": MarkovConfig()},
         # Tables of logits take larger and unclipped steps than a network.
-        training={"learning_rate": 3e-2, "clip": 100.0, "weight_decay": 1e-4, "calibration": 0},
+        training={"learning_rate": 3e-2, "clip": 100.0, "weight_decay": 1e-4, "calibration": 0, "raking": 0},
     ),
     "vae": Family(
         VAE,

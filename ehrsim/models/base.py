@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from ehrsim.batch import PAST, Batch, Context, Moment, Sizes, Visit
 from ehrsim.models import values
+from ehrsim.models.shift import Shift
 
 Array = jax.Array
 Tree = TypeVar("Tree")
@@ -145,6 +146,9 @@ class PatientModel(Protocol):
 
     def log_likelihood(self, batch: Batch, key: Array) -> Array:
         """(N,) log-likelihood of each patient in nats, or a lower bound of it."""
+
+    def shifted(self, shift: Shift) -> Any:
+        """The model with logits shifted; itself if it is never raked."""
 
     def calibrated(self) -> Any:
         """For each array, in a tree like the model, whether it is a bias that is calibrated when the rest is done."""

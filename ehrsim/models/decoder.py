@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ehrsim.batch import Sizes, Visit
+from ehrsim.batch import Moment, Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, Attributes, EventHeads, Heads, Measured, Memory
 from ehrsim.models.emission import OrderedEmission, SetEmission
@@ -17,6 +17,7 @@ from ehrsim.models.layers import (
     QUICK,
     Dropout,
     Linear,
+    added,
     ahead_features,
     along,
     constant,
@@ -24,6 +25,7 @@ from ehrsim.models.layers import (
     moment_features,
     table,
 )
+from ehrsim.models.shift import STEP_BINS, Shift, step_bin
 from ehrsim.models.value_head import ValueHead, centred
 
 
@@ -42,6 +44,7 @@ class VisitDecoder(nnx.Module):
         self.sizes = sizes
         self.feature = Linear(inputs, width, rng)
         self.kind = Linear(width, sizes.kinds, rng, 0.1)
+        self.kind_by_steps = constant(0.0, STEP_BINS, sizes.kinds)
         self.gap = Linear(width, sizes.gaps, rng, 0.1)
         self.ahead = Linear(width, AHEAD_FEATURES, rng, 0.1)
         self.clock = constant(0.0, sizes.kinds, sizes.clocks)
@@ -56,7 +59,7 @@ class VisitDecoder(nnx.Module):
         self.body = Linear(width, width, rng)
         self.emission = _emission(emission, sizes, width, rng)
         self.attribute_state = Linear(width, narrow, rng)
-        self.attribute_seen = table(sizes.vocabulary, narrow, rng)
+        self.attribute_ever = table(sizes.vocabulary, narrow, rng)
         self.attribute_now = table(sizes.vocabulary, narrow, rng)
         self.attribute_code = table(sizes.vocabulary, narrow, rng)
         self.attribute_gain = nnx.Param(jnp.ones((sizes.vocabulary, narrow)))
@@ -67,9 +70,11 @@ class VisitDecoder(nnx.Module):
         self.repeat_out = Linear(narrow, 1, rng, 0.1)
         self.repeat_bias = constant(0.0, sizes.vocabulary)
 
-    def __call__(self, inputs: Array, year: Array, memory: Memory, drop: Dropout = kept) -> Heads:
-        """Heads from (..., inputs), the (...) `year` of the step before, and what is remembered."""
+    def __call__(self, inputs: Array, before: Moment, memory: Memory, drop: Dropout = kept) -> Heads:
+        """Heads from (..., inputs), the moment (...) of the step before, and what is remembered."""
         feature = drop(jax.nn.silu(self.feature(inputs)))
+        # The step before is in the record if there is one.
+        steps = before.steps + jnp.where(memory.clock < self.sizes.clocks, 1.0, 0.0)
 
         def timed(visit: Visit) -> Array:
             return jax.nn.silu(feature + self.of_kind[...][visit.kind])
@@ -79,12 +84,21 @@ class VisitDecoder(nnx.Module):
             return self.body(jax.nn.silu(placed + self.moment(moment_features(visit.moment))))
 
         return Heads(
-            kind=lambda: self.kind(feature),
-            gap=lambda visit: self._gap(timed(visit), year),
+            kind=lambda: self.kind(feature) + self.kind_by_steps[...][step_bin(steps)],
+            gap=lambda visit: self._gap(timed(visit), before.year),
             clock=lambda visit: self._clock(visit.kind, memory),
             codes=self.emission(body, memory),
             events=lambda visit: self._events(visit, body(visit), memory.seen),
         )
+
+    def shifted(self, shift: Shift) -> VisitDecoder:
+        """The decoder with its logits shifted."""
+        decoder: VisitDecoder = jax.tree.map(lambda part: part, self)
+        decoder.kind_by_steps = added(self.kind_by_steps, shift.kind)
+        decoder.gap.bias = added(self.gap.bias, shift.gap)
+        decoder.emission.logits = self.emission.logits.shifted(shift)
+        decoder.value = self.value.shifted(shift)
+        return decoder
 
     def _gap(self, hidden: Array, year: Array) -> Array:
         """Long gaps are told by where in the calendar they end, and how far ahead that is counts as well."""
@@ -118,9 +132,12 @@ class VisitDecoder(nnx.Module):
 
     def _events(self, visit: Visit, body: Array, seen: Array) -> EventHeads:
         whole = jax.nn.silu(body + base.sum_embeddings(self.of_code[...].at[0].set(0.0), visit.codes))
-        # What codes do to values and to the length of a stay is too sharp to come through the state.
-        known = jnp.dot(seen, self.attribute_seen[...], preferred_element_type=jnp.float32)
-        known = known + base.sum_embeddings(self.attribute_now[...].at[0].set(0.0), visit.codes)
+        # What codes do to values and to the length of a stay is too sharp to come through the state. A diagnosis does
+        # at once what it does from then on: the visits that make it are few to learn from.
+        new = 1 - jnp.take_along_axis(seen, visit.codes, axis=-1)
+        ever, now = self.attribute_ever[...].at[0].set(0.0), self.attribute_now[...].at[0].set(0.0)
+        known = jnp.dot(seen, ever, preferred_element_type=jnp.float32)
+        known = known + base.sum_embeddings(ever, visit.codes, new) + base.sum_embeddings(now, visit.codes)
         stay = base.sum_embeddings(self.length_of_code[...].at[0].set(0.0), visit.codes)
         stay = QUICK * (self.length_of_kind[...][visit.kind] + stay)
 

@@ -23,7 +23,8 @@ from flax import nnx
 from ehrsim.batch import Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, At, Memory, OrderedHead, SetHead
-from ehrsim.models.layers import QUICK, Linear, along, constant, table
+from ehrsim.models.layers import QUICK, Linear, added, along, constant, table
+from ehrsim.models.shift import Shift
 
 RECALLED = 3
 """Sets of codes that are remembered: those of the visit before, those of any before, and those still to come."""
@@ -42,6 +43,13 @@ class CodeLogits(nnx.Module):
         self.copy = constant(0.0, 2, sizes.vocabulary)
         # Quick: a code that few have, once it is asked for, is many times as likely, and is not often seen asked for.
         self.wanted = constant(0.0, sizes.vocabulary)
+
+    def shifted(self, shift: Shift) -> CodeLogits:
+        """The logits with those of codes shifted."""
+        logits: CodeLogits = jax.tree.map(lambda part: part, self)
+        logits.bias = added(self.bias, shift.first)
+        logits.copy = added(self.copy, np.stack([0 * shift.first, shift.again - shift.first]))
+        return logits
 
     def matched(self, query: Array, part: slice) -> Array:
         """(..., codes of `part`) from `query` (..., width)."""

@@ -30,6 +30,7 @@ from ehrsim.models.base import Array, Heads, Memory, Noise, Origin
 from ehrsim.models.embeddings import hide
 from ehrsim.models.emission import RECALLED, CodeLogits
 from ehrsim.models.layers import GRU, MOMENT_FEATURES, Linear, moment_features, table
+from ehrsim.models.shift import Shift
 from ehrsim.models.vae import VAE, State, VAEConfig
 
 
@@ -202,6 +203,12 @@ class GAN(nnx.Module):
     def calibrated(self) -> Any:
         """Nothing."""
         return jax.tree.map(lambda _: False, self)
+
+    def shifted(self, shift: Shift) -> GAN:
+        """With the logits of the autoencoder's decoder shifted."""
+        model: GAN = jax.tree.map(lambda part: part, self)
+        model.autoencoder = self.autoencoder.shifted(shift)
+        return model
 
     @property
     def noise(self) -> Noise:

@@ -55,6 +55,11 @@ def constant(value: float, *shape: int) -> Constant:
     return Constant(jnp.asarray(np.full(shape, value, np.float32)))
 
 
+def added(to: Constant, change: Any) -> Constant:
+    """The constant with a change."""
+    return Constant(to[...] + jnp.asarray(change, jnp.float32))
+
+
 def is_constant(model: nnx.Module) -> Any:
     """For each array of a model, in a tree like it, whether it is a constant."""
 

@@ -18,6 +18,7 @@ from ehrsim.batch import Batch, Context, Moment, Sizes, Visit
 from ehrsim.models import base, packed, values
 from ehrsim.models.base import Array, Attributes, EventHeads, Heads, Measured, Memory, Noise, Origin, SetHead
 from ehrsim.models.layers import along, table
+from ehrsim.models.shift import Shift
 
 AGE_BANDS = (1.0, 5.0, 12.0, 18.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0)
 
@@ -65,6 +66,10 @@ class Markov(nnx.Module):
     def calibrated(self) -> Any:
         """Nothing."""
         return jax.tree.map(lambda _: False, self)
+
+    def shifted(self, shift: Shift) -> Markov:
+        """Itself: a baseline is not raked."""
+        return self
 
     @property
     def noise(self) -> Noise:

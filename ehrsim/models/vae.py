@@ -14,7 +14,7 @@ collapse.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ from ehrsim.models.layers import (
     normalise,
     table,
 )
+from ehrsim.models.shift import Shift
 
 
 class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,6 +190,12 @@ class VAE(nnx.Module):
         flags.decoder = is_constant(self.decoder)
         return flags
 
+    def shifted(self, shift: Shift) -> Self:
+        """With the decoder's logits shifted."""
+        model: Self = jax.tree.map(lambda part: part, self)
+        model.decoder = self.decoder.shifted(shift)
+        return model
+
     @property
     def noise(self) -> Noise:
         """Of z and of u."""
@@ -277,7 +284,7 @@ class VAE(nnx.Module):
         """
         history = normalise(jnp.dot(memory.seen, self.history[...], preferred_element_type=jnp.float32))
         inputs = jnp.concatenate([h, patient, u, moment_features(before), history], axis=-1)
-        return self.decoder(inputs, before.year, memory, drop)
+        return self.decoder(inputs, before, memory, drop)
 
     def bound(self, batch: Batch, key: Array, rate: float | Array = 0.0) -> Bound:
         """The bound under one draw of the latents; `rate` is the chance that a number is dropped."""

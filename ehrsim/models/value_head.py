@@ -10,7 +10,8 @@ from flax import nnx
 from ehrsim.batch import Sizes
 from ehrsim.models import base, values
 from ehrsim.models.base import Array, Measured
-from ehrsim.models.layers import QUICK, Linear, constant, table
+from ehrsim.models.layers import QUICK, Linear, added, constant, table
+from ehrsim.models.shift import Shift
 
 
 class ValueHead(nnx.Module):
@@ -20,6 +21,7 @@ class ValueHead(nnx.Module):
         self.sizes, self.bins = sizes, sizes.value_bins
         self.out = Linear(width, sizes.values + 2, rng, 0.5)
         self.bias = constant(0.0, sizes.vocabulary, sizes.values)
+        self.of_rank = constant(0.0, 2, sizes.vocabulary, sizes.value_bins)
         # Ranks to begin with: by change a value is found as well that does not go by the last one, but not as sharply.
         self.anew = constant(0.2, sizes.vocabulary)
         self.forecast = table(sizes.vocabulary, width, rng, 0.1)
@@ -30,7 +32,8 @@ class ValueHead(nnx.Module):
         self.of_change = table(sizes.vocabulary, width, rng, 0.3)
 
     def __call__(self, state: Array, hidden: Array, measured: Measured) -> Array:
-        """(..., values): free logits, which fall off with the distance from a forecast.
+        """(..., values): free logits by code and by the rank they lead to, which fall off with the distance from a
+        forecast.
 
         The forecast is made from the `state` (..., width) of the visit with the values before in it, and from the
         code's values in earlier visits: the last alone would let a patient's values wander off. Its distance counts
@@ -43,11 +46,23 @@ class ValueHead(nnx.Module):
         near = base.softplus(QUICK * self.certainty[...][code] + certainty)
         anew = jnp.where(measured.last_rank < 0, 0.0, QUICK * self.anew[...][code])
         none, ranks, same, changes = jnp.split(logits, [1, self.bins + 1, self.bins + 2], axis=-1)
-        distance = jnp.abs(values.centres(measured.last_rank, self.bins) - self._forecast(state, measured)[..., None])
+        centres = values.centres(measured.last_rank, self.bins)
+        distance = jnp.abs(centres - self._forecast(state, measured)[..., None])
         far = near[..., :1] * distance + near[..., 1:] * distance * distance
         ranks, changes = ranks + anew[..., None] - far[..., : self.bins], changes - far[..., self.bins :]
-        logits = jnp.concatenate([none, ranks, same, changes], axis=-1)
+        of_rank = self.of_rank[...][(measured.last_rank >= 0).astype(jnp.int32), code]
+        ranks = ranks + of_rank
+        led_to = jnp.concatenate([measured.last_rank[..., None], centres[..., self.bins :]], axis=-1)
+        led_to = jnp.clip((led_to * self.bins).astype(jnp.int32), 0, self.bins - 1)
+        same_or_changed = jnp.concatenate([same, changes], axis=-1) + jnp.take_along_axis(of_rank, led_to, axis=-1)
+        logits = jnp.concatenate([none, ranks, same_or_changed], axis=-1)
         return values.possible(logits, measured.last_rank, values.tie_of(self.sizes, code, measured.last_rank))
+
+    def shifted(self, shift: Shift) -> ValueHead:
+        """The head with its logits shifted."""
+        head: ValueHead = jax.tree.map(lambda part: part, self)
+        head.of_rank = added(self.of_rank, np.stack([shift.first_value, shift.later_value]))
+        return head
 
     def _forecast(self, state: Array, measured: Measured) -> Array:
         """(...) a rank."""

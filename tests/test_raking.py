@@ -1,0 +1,131 @@
+"""Raking: margins counted by hand, shifts that lead to them, and a model that was put off and comes back."""
+
+import msgspec
+import numpy as np
+import orjson
+import pytest
+
+from ehrsim import raking, runs
+from ehrsim.models.shift import STEP_BINS, STEP_EDGES, no_shift, step_bin
+from ehrsim.progress import silent
+from ehrsim.training import best, fit
+
+
+@pytest.fixture(scope="module")
+def counted(tiny_data):
+    return raking.count(tiny_data.train, tiny_data.sizes)
+
+
+def test_margins_are_counted(counted, tiny_data):
+    table, sizes = tiny_data.train, tiny_data.sizes
+    expected = raking.Margins(*(np.zeros_like(part) for part in counted))
+    for first, last in zip(table.step_offsets[:-1], table.step_offsets[1:], strict=True):
+        seen, measured = set(), set()
+        for before, step in enumerate(range(first, last)):
+            expected.kind[int(step_bin(np.float32(before))), table.visit.kind[step]] += 1
+            if table.timed[step]:
+                expected.gap[table.visit.gap[step]] += 1
+            if step == last - 1:
+                continue
+            codes = table.visit.codes[step]
+            now = set(codes[codes > 0].tolist())
+            for code in range(sizes.vocabulary):
+                known = code in seen
+                (expected.known if known else expected.fresh)[code] += 1
+                (expected.again if known else expected.first)[code] += code in now
+            seen |= now
+            for place in np.flatnonzero(table.visit.value[step]):
+                code = codes[place]
+                cell = int(table.visit.rank[step, place] * sizes.value_bins)
+                (expected.later_value if code in measured else expected.first_value)[code, cell] += 1
+                measured.add(code)
+    for name, one, other in zip(counted._fields, counted, expected, strict=True):
+        assert np.array_equal(one, other), name
+    assert counted.first_value.sum() > 0
+    assert counted.later_value.sum() > counted.first_value.sum() / 2
+
+
+def test_bins_of_steps_begin_at_their_edges():
+    assert step_bin(np.float32(0)) == 0
+    assert [int(step_bin(np.float32(edge))) for edge in STEP_EDGES] == list(range(1, STEP_BINS))
+
+
+def test_equal_margins_ask_for_no_shift(counted):
+    shift = raking.shift_towards(counted, counted)
+    assert all(np.allclose(part, 0) for part in shift)
+    # As many more patients of the same kind ask for none either.
+    twice = raking.Margins(*(2 * part for part in counted))
+    assert all(np.abs(part).max() < 0.2 for part in raking.shift_towards(counted, twice))
+
+
+def test_a_shift_is_the_difference_of_log_odds_where_much_is_known(counted):
+    kinds = counted.kind.shape[1]
+    real, simulated = (
+        counted._replace(kind=np.tile([share * 1e6, (1 - share) * 1e6] + [0.0] * (kinds - 2), (STEP_BINS, 1)))
+        for share in (0.3, 0.2)
+    )
+    shift = raking.shift_towards(real, simulated).kind
+    expected = np.log(0.3 / 0.7) - np.log(0.2 / 0.8)
+    assert np.allclose(shift[:, 0], expected, atol=1e-3)
+    assert np.allclose(shift[:, 1], -expected, atol=1e-3)
+    assert np.allclose(shift[:, 2:], 0), "what neither has is left as it is"
+
+
+def test_few_events_ask_for_little(counted):
+    few = counted._replace(fresh=counted.fresh * 0 + 1000, first=counted.first * 0 + 3)
+    none = few._replace(first=few.first * 0)
+    shift = raking.shift_towards(few, none).first
+    assert ((shift > 0) & (shift < 0.5)).all()
+
+
+@pytest.mark.slow
+def test_a_model_that_was_put_off_is_raked_back(tiny_run, tiny_data):
+    """Ends come too soon, a code too seldom, and values are too high: all are mended, in patients not raked by."""
+    run = runs.load(tiny_run("vae").folder)
+    sizes, off = tiny_data.sizes, no_shift(tiny_data.sizes)
+    of_values = int(np.argmax(raking.count(tiny_data.train, sizes).later_value.sum(1)))
+    off.kind[:, sizes.end] += 1.5
+    off.first[:] -= 0.7
+    off.first_value[of_values] += np.linspace(-2, 2, sizes.value_bins)
+    real = raking.count(tiny_data.train, sizes)
+    model = run.model.shifted(off)
+    raked, found = raking.rake(model, tiny_data, 8, 3, silent)
+    before, after = (raking._simulated(candidate, tiny_data, 7) for candidate in (model, raked))
+
+    def steps(margins: raking.Margins) -> float:
+        return margins.kind.sum() / margins.kind[:, sizes.death :].sum()
+
+    def carried(margins: raking.Margins) -> float:
+        return margins.first.sum() / margins.fresh.sum()
+
+    def middle(margins: raking.Margins) -> float:
+        return np.average(np.arange(sizes.value_bins), weights=margins.first_value[of_values]) / sizes.value_bins
+
+    for figure, off_by in ((steps, 0.2), (carried, 0.15), (middle, 0.15)):
+        wrong, mended = abs(figure(before) - figure(real)), abs(figure(after) - figure(real))
+        assert wrong > off_by * figure(real), figure.__name__
+        assert mended < wrong / 3, figure.__name__
+    assert found[-1] < found[0]
+    assert raking.discrepancy(real, after) < raking.discrepancy(real, before) - 0.03
+
+
+@pytest.mark.slow
+def test_training_ends_with_raking(tiny_events, tiny_training, tiny_run, tmp_path):
+    config = msgspec.structs.replace(tiny_training, raking=2)
+    raked = fit(tiny_events, tmp_path / "run", model="vae", training=config)
+    *_, calibrated, last = map(orjson.loads, (tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines())
+    assert last["raked"]
+    assert len(last["margins"]) == 2
+    assert last["step"] == calibrated["step"]
+    assert best(tmp_path / "run" / "metrics.jsonl")[1] == last["tuning"]
+    one, other = runs.to_arrays(raked.model), runs.to_arrays(runs.load(tiny_run("vae").folder).model)
+    changed = {name for name in one if not np.array_equal(one[name], other[name])}
+    assert changed == {
+        f"decoder.{name}.value"
+        for name in ("kind_by_steps", "gap.bias", "emission.logits.bias", "emission.logits.copy", "value.of_rank")
+    }
+
+
+def test_the_baseline_is_not_raked(tiny_run, tiny_data):
+    model = runs.load(tiny_run("markov").folder).model
+    assert model.shifted(no_shift(tiny_data.sizes)) is model
