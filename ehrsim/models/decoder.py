@@ -28,6 +28,9 @@ from ehrsim.models.layers import (
 from ehrsim.models.shift import STEP_BINS, Shift, step_bin
 from ehrsim.models.value_head import ValueHead, centred
 
+BRISK = 3.0
+"""What codes do to values is learned so many times as fast as the rest, or the latents would tell it in training."""
+
 
 def _emission(name: str, sizes: Sizes, width: int, rng: np.random.Generator) -> OrderedEmission | SetEmission:
     if name == "ordered":
@@ -59,8 +62,8 @@ class VisitDecoder(nnx.Module):
         self.body = Linear(width, width, rng)
         self.emission = _emission(emission, sizes, width, rng)
         self.attribute_state = Linear(width, narrow, rng)
-        self.attribute_ever = table(sizes.vocabulary, narrow, rng)
-        self.attribute_now = table(sizes.vocabulary, narrow, rng)
+        self.attribute_ever = table(sizes.vocabulary, narrow, rng, 0.1 / BRISK)
+        self.attribute_now = table(sizes.vocabulary, narrow, rng, 0.1 / BRISK)
         self.attribute_code = table(sizes.vocabulary, narrow, rng)
         self.attribute_gain = nnx.Param(jnp.ones((sizes.vocabulary, narrow)))
         self.attribute_past = Linear(7, narrow, rng)
@@ -149,7 +152,7 @@ class VisitDecoder(nnx.Module):
             return Attributes(out[..., : self.sizes.offsets], out[..., self.sizes.offsets :])
 
         return EventHeads(
-            state=self.attribute_state(whole) + known,
+            state=self.attribute_state(whole) + BRISK * known,
             repeat=repeat,
             attributes=attributes,
             value=lambda state, measured: self.value(state, self._hidden(state, measured), measured),
