@@ -55,6 +55,9 @@ class Margins(NamedTuple):
     again: Floats
     """(V,) steps with a code that the patient had had, out of `known` (V,) steps of those who had"""
     known: Floats
+    no_more: Floats
+    """(places + 1,) steps with so many codes, out of `many` (places + 1,) with so many or more"""
+    many: Floats
     first_value: Floats
     """(V, value bins) values by rank, of codes that had none before"""
     later_value: Floats
@@ -80,14 +83,17 @@ def count(steps: Table, sizes: Sizes) -> Margins:
     known = np.bincount(of_begin, weights=last - begins - 1, minlength=size).astype(np.float64)
     measured = visit.value > 0
     earliest = measured & once & (visit.last_rank < 0)
-    inner = np.float64((visit.kind < sizes.death).sum())
+    inner = visit.kind < sizes.death
+    numbers = _tally(((codes > 0) & once).sum(1)[inner], sizes.places + 1)
     return Margins(
         kind=_tally(cell, STEP_BINS * sizes.kinds).reshape(STEP_BINS, sizes.kinds),
         gap=_tally(visit.gap[steps.timed], sizes.gaps),
         first=first,
-        fresh=inner - known,
+        fresh=inner.sum() - known,
         again=has - first,
         known=known,
+        no_more=numbers,
+        many=numbers[::-1].cumsum()[::-1],
         first_value=_by_rank(visit, earliest, sizes),
         later_value=_by_rank(visit, measured & ~earliest, sizes),
     )
@@ -110,6 +116,7 @@ def shift_towards(real: Margins, simulated: Margins) -> Shift:
         gap=_shares(real.gap, simulated.gap),
         first=_difference(real.first, real.fresh, simulated.first, simulated.fresh),
         again=_difference(real.again, real.known, simulated.again, simulated.known),
+        no_more=_difference(real.no_more, real.many, simulated.no_more, simulated.many),
         first_value=_shares(real.first_value, simulated.first_value),
         # A value goes by the last one, so that a shift acts again and again.
         later_value=_shares(real.later_value, simulated.later_value) * _seldom(real)[:, None],

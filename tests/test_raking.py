@@ -29,6 +29,8 @@ def test_margins_are_counted(counted, tiny_data):
                 continue
             codes = table.visit.codes[step]
             now = set(codes[codes > 0].tolist())
+            expected.no_more[len(now)] += 1
+            expected.many[: len(now) + 1] += 1
             for code in range(sizes.vocabulary):
                 known = code in seen
                 (expected.known if known else expected.fresh)[code] += 1

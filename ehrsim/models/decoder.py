@@ -99,7 +99,7 @@ class VisitDecoder(nnx.Module):
         decoder: VisitDecoder = jax.tree.map(lambda part: part, self)
         decoder.kind_by_steps = added(self.kind_by_steps, shift.kind)
         decoder.gap.bias = added(self.gap.bias, shift.gap)
-        decoder.emission.logits = self.emission.logits.shifted(shift)
+        decoder.emission = self.emission.shifted(shift)
         decoder.value = self.value.shifted(shift)
         return decoder
 

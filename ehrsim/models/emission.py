@@ -76,6 +76,12 @@ class SetEmission(nnx.Module):
         self.copy_gates = nnx.List([Linear(width, RECALLED, rng, 0.1) for _ in sizes.groups])
         self.logits = CodeLogits(sizes, width, -4.0, rng)
 
+    def shifted(self, shift: Shift) -> SetEmission:
+        """With the logits of codes shifted."""
+        emission: SetEmission = jax.tree.map(lambda part: part, self)
+        emission.logits = self.logits.shifted(shift)
+        return emission
+
     def __call__(self, body: Body, memory: Memory) -> SetHead:
         """The head of visits with a state and a memory."""
         return SetHead(lambda group, visit: self._logits(group, visit, body(visit), memory))
@@ -96,6 +102,8 @@ class _Prefix(NamedTuple):
     """(B, width) state and sum of their embeddings"""
     last: Array
     """(B,) int32, 0 before the first"""
+    number: Array
+    """(B,) int32 how many they are"""
     recalled: Array
     """(B, V) what does not depend on them"""
 
@@ -110,16 +118,25 @@ class OrderedEmission(nnx.Module):
         self.query = Linear(width, width, rng)
         self.copy_gates = Linear(width, RECALLED, rng, 0.1)
         self.logits = CodeLogits(sizes, width, 0.0, rng)
+        self.no_more = constant(0.0, sizes.places + 1)
+
+    def shifted(self, shift: Shift) -> OrderedEmission:
+        """With the logits of codes shifted, and those of an end after so many."""
+        emission: OrderedEmission = jax.tree.map(lambda part: part, self)
+        emission.logits, emission.no_more = self.logits.shifted(shift), added(self.no_more, shift.no_more)
+        return emission
 
     def __call__(self, body: Body, memory: Memory) -> OrderedHead:
         """The head of visits with a state and a memory."""
 
         def begin(visit: Visit) -> _Prefix:
             state = body(visit)
-            return _Prefix(state, jnp.zeros_like(visit.kind), self._recalled(state, visit.kind, memory))
+            nothing = jnp.zeros_like(visit.kind)
+            return _Prefix(state, nothing, nothing, self._recalled(state, visit.kind, memory))
 
         def after(prefix: _Prefix, code: Array) -> _Prefix:
-            return prefix._replace(total=prefix.total + self.of_code[...][code], last=code)
+            total = prefix.total + self.of_code[...][code]
+            return prefix._replace(total=total, last=code, number=prefix.number + 1)
 
         return OrderedHead(
             begin=begin, logits=self._logits, after=after, at=lambda visit: self._at(visit, body(visit), memory)
@@ -131,6 +148,7 @@ class OrderedEmission(nnx.Module):
     def _logits(self, prefix: _Prefix) -> Array:
         query = jax.nn.silu(self.query(jax.nn.silu(prefix.total + self.of_last[...][prefix.last])))
         logits = self.logits.matched(query, slice(None)) + prefix.recalled
+        logits = logits.at[..., 0].add(self.no_more[...][prefix.number])
         index = jnp.arange(self.sizes.vocabulary)
         possible = (along(index, logits) > prefix.last[..., None]) | along(index == 0, logits)
         return jnp.where(possible, logits, -jnp.inf)
@@ -147,10 +165,11 @@ class OrderedEmission(nnx.Module):
         _, after = jax.lax.scan(add, body, jnp.moveaxis(once, -1, 0))
         totals = jnp.concatenate([body[None], after])
         padded = jnp.concatenate([jnp.zeros_like(visit.codes[..., :1]), visit.codes], axis=-1)
+        number = jnp.cumsum(jnp.pad(once > 0, [(0, 0)] * (once.ndim - 1) + [(1, 0)]), axis=-1, dtype=jnp.int32)
         recalled = self._recalled(body, visit.kind, memory)
 
         def logits(at: At) -> Array:
             *step, place = at
-            return self._logits(_Prefix(totals[(place, *step)], padded[at], recalled[tuple(step)]))
+            return self._logits(_Prefix(totals[(place, *step)], padded[at], number[at], recalled[tuple(step)]))
 
         return logits

@@ -28,6 +28,8 @@ class Shift(NamedTuple):
     """(V,) of codes that the patient never had"""
     again: Array
     """(V,) of codes that the patient has had"""
+    no_more: Array
+    """(places + 1,) that a step has no more codes than so many, where they come one after the other"""
     first_value: Array
     """(V, value bins) by the rank of a value, where the code had none before"""
     later_value: Array
@@ -37,7 +39,7 @@ class Shift(NamedTuple):
 def no_shift(sizes: Sizes) -> Shift:
     """The shift that changes nothing."""
     codes, of_rank = (sizes.vocabulary,), (sizes.vocabulary, sizes.value_bins)
-    shapes = ((STEP_BINS, sizes.kinds), (sizes.gaps,), codes, codes, of_rank, of_rank)
+    shapes = ((STEP_BINS, sizes.kinds), (sizes.gaps,), codes, codes, (sizes.places + 1,), of_rank, of_rank)
     return Shift(*(np.zeros(shape) for shape in shapes))
 
 
