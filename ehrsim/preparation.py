@@ -20,6 +20,8 @@ from ehrsim.visits.packing import Shape
 from ehrsim.visits.scales import Scales, fit_scales
 
 DAY = 86_400
+MOST_REPEATED = 0.2
+"""Of the moments of a code within a step, those after the first: a larger share asks for finer steps."""
 
 
 class Data(NamedTuple):
@@ -42,7 +44,7 @@ def prepare(events: str | Path | pl.LazyFrame | pl.DataFrame, *, min_patients: i
     frame = train.collect()
     if frame.is_empty():
         raise InputError("the training split holds no events", hint="ehrsim import makes splits; see ehrsim inspect")
-    step_seconds = _step_seconds(frame, vocab)
+    step_seconds = _step_seconds(frame)
     sequences, encoded = encode(frame, vocab, step_seconds=step_seconds)
     held, _ = encode(tuning.collect(), vocab, step_seconds=step_seconds)
     scales = fit_scales(sequences, vocab, step_seconds)
@@ -87,13 +89,14 @@ def _parents(events: str | Path | pl.LazyFrame | pl.DataFrame) -> dict[str, str]
     return {code: parent for code, parent in rows if not codes.parents(code)}
 
 
-def _step_seconds(frame: pl.DataFrame, vocab: vocabulary.Vocabulary) -> int:
-    """A day, or a finer bin where a tenth of the days hold more than 128 events (monitoring)."""
-    times = frame.lazy().filter(pl.col("time").is_not_null())
-    for seconds in (DAY, DAY // 4, DAY // 24):
+def _step_seconds(frame: pl.DataFrame) -> int:
+    """A day, or a finer bin where codes recur within one (monitoring): what comes again is to be another step."""
+    timed = frame.lazy().filter(pl.col("time").is_not_null())
+    for seconds in (DAY, DAY // 4):
         bin_of = pl.col("time").dt.timestamp("us").floordiv(seconds * 1_000_000)
-        counts = times.group_by("subject_id", "visit_id", bin_of.alias("bin")).len()
-        if (counts.select(pl.col("len").quantile(0.9)).collect().item() or 0) <= 128:
+        moments = timed.group_by("subject_id", "visit_id", bin_of.alias("bin"), "code").agg(pl.col("time").n_unique())
+        first, moments_in_all = moments.select(pl.len(), pl.col("time").sum()).collect().row(0)
+        if first >= (1 - MOST_REPEATED) * moments_in_all:
             return seconds
     return DAY // 24
 

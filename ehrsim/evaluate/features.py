@@ -83,8 +83,14 @@ def _life(events: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _rhythm(events: pl.LazyFrame) -> pl.DataFrame:
-    """Mean, deviation and quantiles of the gaps between visits, of codes a visit and of days of stay."""
-    told = {"log_gap": "gap (log days)", "codes_per_visit": "codes a visit", "days_of_stay": "days of stay"}
+    """Mean, deviation and quantiles of the gaps between visits, of codes a visit, of days of stay and times in them."""
+    told = {
+        "log_gap": "gap (log days)",
+        "codes_per_visit": "codes a visit",
+        "days_of_stay": "days of stay",
+        "log_hours_into_stay": "time in a stay (log hours)",
+        "log_hours_to_same_code": "time to the same code in a stay (log hours)",
+    }
     everyone, found = subjects(events), numbers(events)
     tables = pl.DataFrame({"subject_id": everyone})
     for key, name in told.items():

@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 
 from ehrsim import codes
-from ehrsim.evaluate.records import records, visit_codes, visit_events, years
+from ehrsim.evaluate.records import VISIT_MARKS, records, visit_codes, visit_events, years
 from ehrsim.evaluate.resampling import Floats, Indices, subjects
 
-DAY = 86_400e6
-"""Microseconds of a day."""
+DAY, HOUR = 86_400e6, 3_600e6
+"""In microseconds."""
 
 
 class Sample(NamedTuple):
@@ -34,8 +34,9 @@ def numbers(events: pl.LazyFrame) -> dict[str, Sample]:
     """The numbers of the records of a cohort, empty where nothing is known of one.
 
     They are visits a patient; codes a visit; the log of one more than the days from the start of a visit to the start
-    of the next; days from the start of a visit to its end, where both are marked or the start has an end; age in years
-    at every event of a visit, and at the last event, where a birth is known.
+    of the next; days from the start of a visit to its end, where both are marked or the start has an end; the log of
+    one more than the hours from the start of a visit to a code in it, and from a code to the same code again later in
+    the visit; age in years at every event of a visit, and at the last event, where a birth is known.
     """
     key = ("subject_id", "start", "visit_id", "day")
     visits = visit_codes(events).group_by(key).agg(codes=pl.len()).sort(key).collect()
@@ -43,11 +44,14 @@ def numbers(events: pl.LazyFrame) -> dict[str, Sample]:
     days = (pl.col("start") - pl.col("start").shift(1)).dt.total_microseconds() / DAY
     visits = visits.with_columns(gap=pl.when(~first).then(days.log1p()))
     everyone = subjects(events)
+    inside = within_visits(events)
     tables = {
         "visits_per_patient": (records(events), "visits"),
         "codes_per_visit": (visits, "codes"),
         "log_gap": (visits, "gap"),
         "days_of_stay": (stays(events), "days"),
+        "log_hours_into_stay": (inside, "since_start"),
+        "log_hours_to_same_code": (inside, "since_same"),
         "age_at_event": (ages(events), "age"),
         "age_at_end": (records(events), "age"),
     }
@@ -64,6 +68,29 @@ def stays(events: pl.LazyFrame) -> pl.DataFrame:
     marks = events.filter(kind.is_not_null() & pl.col("visit_id").is_not_null())
     found = marks.group_by("subject_id", "visit_id").agg(days=(end - start).dt.total_microseconds() / DAY)
     return found.filter(pl.col("days").is_not_null()).sort("subject_id", "visit_id").collect()
+
+
+def within_visits(events: pl.LazyFrame) -> pl.DataFrame:
+    """A row a code of a visit at a moment: subject_id, and the log of one more than the hours since two others.
+
+    They are those `since_start`, of the visit, and `since_same`, the moment before at which the visit had the code.
+    """
+    visit = ("subject_id", "visit_id")
+    moments = (
+        visit_events(events)
+        .filter(pl.col("visit_id").is_not_null())
+        .with_columns(start=pl.col("time").min().over(visit))
+        .filter(~pl.col("code").str.contains(VISIT_MARKS))
+        .select(*visit, "start", "code", "time")
+        .unique()
+        .sort(*visit, "code", "time")
+        .with_columns(before=pl.col("time").shift(1).over(*visit, "code"))
+    )
+    hours = {
+        name: ((pl.col("time") - pl.col(since)).dt.total_microseconds() / HOUR).log1p()
+        for name, since in (("since_start", "start"), ("since_same", "before"))
+    }
+    return moments.select("subject_id", **hours).collect()
 
 
 def ages(events: pl.LazyFrame) -> pl.DataFrame:

@@ -10,7 +10,8 @@ from ehrsim.events import DESCRIPTION
 DAYS_PER_YEAR = 365.25
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _NOT_IN_VISITS = (codes.BIRTH, codes.DEATH, codes.OBSERVATION_END)
-_VISIT_MARKS = "^VISIT_(START|END|TYPE)//"
+VISIT_MARKS = "^VISIT_(START|END|TYPE)//"
+"""A pattern of the codes that mark a visit and are not in it."""
 
 
 def years(duration: pl.Expr) -> pl.Expr:
@@ -39,7 +40,7 @@ def visit_codes(events: pl.LazyFrame) -> pl.LazyFrame:
     return (
         visit_events(events)
         .with_columns(start=pl.col("time").min().over(visit))
-        .filter(~pl.col("code").str.contains(_VISIT_MARKS))
+        .filter(~pl.col("code").str.contains(VISIT_MARKS))
         .select(*visit, "start", "code")
         .unique()
     )
@@ -50,7 +51,7 @@ def visits(events: pl.LazyFrame) -> pl.LazyFrame:
 
     The marks of a visit (its start, end and type) are not counted among its codes.
     """
-    content = pl.col("code").filter(~pl.col("code").str.contains(_VISIT_MARKS)).n_unique().cast(pl.Int64)
+    content = pl.col("code").filter(~pl.col("code").str.contains(VISIT_MARKS)).n_unique().cast(pl.Int64)
     return visit_events(events).group_by("subject_id", "visit_id", "day").agg(codes=content)
 
 

@@ -20,6 +20,8 @@ EVENTS = [
     (7, datetime(2010, 1, 1), "VISIT_START//IMP", 1, None),
     (7, datetime(2010, 1, 1), "A", 1, None),
     (7, datetime(2010, 1, 3), "B", 1, None),
+    (7, datetime(2010, 1, 3, 6), "B", 1, None),
+    (7, datetime(2010, 1, 3, 6), "B", 1, None),
     (7, datetime(2010, 1, 4), "VISIT_END//IMP", 1, None),
     (7, datetime(2010, 1, 11), "VISIT_START//AMB", 2, datetime(2010, 1, 11, 12)),
     (7, datetime(2010, 1, 11), "A", 2, None),
@@ -41,6 +43,10 @@ def test_numbers_are_those_counted_by_hand() -> None:
     assert told["codes_per_visit"] == {"values": [2, 1, 1], "patient": [0, 0, 1]}
     assert told["log_gap"] == {"values": [pytest.approx(np.log(11))], "patient": [0]}
     assert told["days_of_stay"] == {"values": [3, 0.5], "patient": [0, 0]}
+    into = told["log_hours_into_stay"]
+    assert sorted(into["values"]) == pytest.approx(np.log1p([0, 0, 48, 54]))
+    assert set(into["patient"]) == {0}, "an event outside of visits is in no stay"
+    assert told["log_hours_to_same_code"] == {"values": [pytest.approx(np.log(7))], "patient": [0]}, "at other moments"
     assert sorted(told["age_at_event"]["values"])[0] == pytest.approx(10, abs=0.01)
     assert set(told["age_at_event"]["patient"]) == {0}, "nobody else has a birth"
     assert told["age_at_end"] == {"values": [pytest.approx(10.03, abs=0.01)], "patient": [0]}
