@@ -59,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         events, run, out = (Path(folder) / name for name in ("events", "run", "cohort"))
         ehrsim.write_events(last_visits(population(people, seed=1), VISITS), events)
-        ehrsim.fit(events, run, model=options.model, training=training_config("small", max_steps=steps))
+        ehrsim.fit(events, run, model=options.model, training=training_config("small", max_steps=steps, raking=0))
 
         def draw(number: int) -> None:
             generate_to(run, out, number, seed=7, slots=options.slots, overwrite=True)

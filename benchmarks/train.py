@@ -56,7 +56,7 @@ def main() -> None:
     options = arguments(__doc__).parse_args()
     patients, steps = (SMALL, SMALL_STEPS) if options.small else (PATIENTS, STEPS)
     config = training_config(
-        "small", max_steps=steps * (options.repeats + 1), validate_every=steps, patience=options.repeats + 1
+        "small", max_steps=steps * (options.repeats + 1), validate_every=steps, patience=options.repeats + 1, raking=0
     )
     with tempfile.TemporaryDirectory() as folder:
         events = Path(folder) / "events"

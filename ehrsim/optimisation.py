@@ -53,7 +53,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calibration: int = 200
     """Steps at the end in which biases alone learn, without dropout; at most a fifth of `max_steps`."""
     raking: int = 8
-    """Rounds in which simulated records are given the margins of the real ones: see `ehrsim.raking`."""
+    """Rounds in which simulated records are given the margins of the real ones (`ehrsim.raking`); at most one for 50 of
+    `max_steps`."""
     min_patients: int = vocabulary.DEFAULT_MIN_PATIENTS
     seed: int = 0
 

@@ -191,12 +191,13 @@ def _train_family(
         of_family = msgspec.structs.replace(of_family, **dict(zip(("max_steps", "validate_every"), fewer, strict=True)))
     score = _likelihood(data) if family.likelihood else _distance(data, config.seed)
     trained = optimise(fresh, data, of_family, score, work, progress, usable=begun or bool(family.part))
-    return _raked(trained, data, of_family, score, work, progress) if of_family.raking else trained
+    rounds = min(of_family.raking, of_family.max_steps // 50)
+    return _raked(trained, data, rounds, of_family.seed, score, work, progress) if rounds else trained
 
 
-def _raked(trained: Any, data: Data, config: TrainingConfig, score: Score, work: Path, progress: Progress) -> Any:
+def _raked(trained: Any, data: Data, rounds: int, seed: int, score: Score, work: Path, progress: Progress) -> Any:
     """The trained model, raked, and a line of metrics about it."""
-    model, found = rake(trained, data, config.raking, config.seed, progress)
+    model, found = rake(trained, data, rounds, seed, progress)
     path = work / "metrics.jsonl"
     step = orjson.loads(path.read_bytes().splitlines()[-1])["step"]
     with path.open("ab") as file:

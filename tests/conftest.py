@@ -135,9 +135,7 @@ def tiny_training():
     """A training configuration that takes seconds."""
     from ehrsim.optimisation import TrainingConfig
 
-    return TrainingConfig(
-        max_steps=40, steps_per_batch=256, warmup=4, validate_every=10, raking=0, min_patients=3, seed=5
-    )
+    return TrainingConfig(max_steps=40, steps_per_batch=256, warmup=4, validate_every=10, min_patients=3, seed=5)
 
 
 @pytest.fixture(scope="session")

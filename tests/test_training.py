@@ -87,8 +87,7 @@ import sys
 import polars as pl
 from ehrsim.optimisation import TrainingConfig
 from ehrsim.training import fit
-steps = dict(max_steps=40, steps_per_batch=256, warmup=4, validate_every=10)
-config = TrainingConfig(**steps, raking=0, min_patients=3, seed=5)
+config = TrainingConfig(max_steps=40, steps_per_batch=256, warmup=4, validate_every=10, min_patients=3, seed=5)
 def progress(stage, done, total, unit):
     print(stage, done, flush=True)
     while stage == "train" and done == 13 and len(sys.argv) > 4:
