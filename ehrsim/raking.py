@@ -137,9 +137,9 @@ def _shares(real: Floats, simulated: Floats) -> Floats:
 def _difference(real: Floats, of_real: Floats, simulated: Floats, of_simulated: Floats) -> Floats:
     """How much larger the log odds of real rates are than those of simulated ones, less where they rest on few.
 
-    To both is added what is at the real rate and has at least CREDIBLE events and CREDIBLE non-events.
+    To both is added what is at the rate of both together and has at least CREDIBLE events and CREDIBLE non-events.
     """
-    rate = (real + 0.5) / (of_real + 1.0)
+    rate = (real + simulated + 0.5) / (of_real + of_simulated + 1.0)
     added = CREDIBLE / np.minimum(rate, 1 - rate)
     ours, theirs = (
         (events + added * rate) / (number + added) for events, number in ((real, of_real), (simulated, of_simulated))

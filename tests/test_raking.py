@@ -80,6 +80,12 @@ def test_few_events_ask_for_little(counted):
     assert ((shift > 0) & (shift < 0.5)).all()
 
 
+def test_what_no_real_record_tells_is_left_as_it_is(counted):
+    longer = counted._replace(kind=counted.kind + np.where(counted.kind.sum(1, keepdims=True) > 0, 0.0, 500.0))
+    assert (longer.kind > counted.kind).any()
+    assert np.allclose(raking.shift_towards(counted, longer).kind, 0)
+
+
 @pytest.mark.slow
 def test_a_model_that_was_put_off_is_raked_back(tiny_run, tiny_data):
     """Ends come too soon, a code too seldom, and values are too high: all are mended, in patients not raked by."""

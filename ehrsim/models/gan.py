@@ -280,6 +280,8 @@ class GAN(nnx.Module):
             start, patient, initial, wanted, noise, visit, before, for_kind, for_codes = column
             h = jnp.where(start[:, None], initial, decoder.recurrence.step(h, decoder.recurrence.inner(x)))
             previous, seen = (jnp.where(start[:, None], 0.0, part) for part in (previous, seen))
+            # No clock is drawn: one tells that there was a step before, and neither kinds nor codes go by which.
+            clock = jnp.where(start, size.clocks, 0)
             memory = Memory(previous, seen, wanted * (1 - seen), clock, clock)
             added = self.of_visit(noise, h, patient)
             u = decoder.visit_prior(h, patient).draw(noise) + added
@@ -293,8 +295,6 @@ class GAN(nnx.Module):
             return (h, x, fixed, jnp.maximum(memory.seen, fixed)), (kinds, codes, u, jnp.square(added).mean(-1))
 
         rows = shape[0]
-        # No clock is drawn: neither kinds nor codes go by it.
-        clock = jnp.full(rows, size.clocks, jnp.int32)
         nothing, none = jnp.zeros((rows, begun.h.shape[-1])), jnp.zeros((rows, size.vocabulary))
         columns = jax.tree.map(lambda part: jnp.moveaxis(part, 1, 0), each)
         _, drawn = jax.lax.scan(body, (nothing, nothing, none, none), columns)
