@@ -83,7 +83,7 @@ def test_few_events_ask_for_little(counted):
 def test_what_no_real_record_tells_is_left_as_it_is(counted):
     longer = counted._replace(kind=counted.kind + np.where(counted.kind.sum(1, keepdims=True) > 0, 0.0, 500.0))
     assert (longer.kind > counted.kind).any()
-    assert np.allclose(raking.shift_towards(counted, longer).kind, 0)
+    assert np.abs(raking.shift_towards(counted, longer).kind).max() < 0.01
 
 
 @pytest.mark.slow
