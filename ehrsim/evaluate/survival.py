@@ -120,9 +120,12 @@ def to_death(table: pl.DataFrame) -> FollowUp:
     return FollowUp(table["followed"].fill_null(np.nan).to_numpy(), table["died"].to_numpy())
 
 
-def to_first(events: pl.LazyFrame, table: pl.DataFrame, code: str) -> FollowUp:
-    """The time to the first occurrence of a code in the `lives` of a table; what came before a life is at its start."""
-    onset = events.filter((pl.col("code") == code) & pl.col("time").is_not_null())
+def to_first(events: pl.LazyFrame, table: pl.DataFrame, *codes: str) -> FollowUp:
+    """The time to the first occurrence of a code, or of any of several, in the `lives` of a table.
+
+    What came before a life is at its start.
+    """
+    onset = events.filter(pl.col("code").is_in(codes) & pl.col("time").is_not_null())
     first = onset.group_by("subject_id").agg(onset=pl.col("time").min()).collect()
     joined = table.join(first, on="subject_id", how="left", maintain_order="left").with_columns(
         until=years(pl.col("onset") - pl.col("origin")).clip(lower_bound=0.0)
