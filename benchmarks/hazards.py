@@ -127,9 +127,10 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a run that was trained on the reference population")
     parser.add_argument("--cohort", type=Path, help="patients that are simulated already, as a MEDS folder")
     parser.add_argument("--patients", type=int, default=SIMULATED, help="how many to simulate")
+    parser.add_argument("--people", type=int, default=TRUTH, help="how many to know the truth from")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        truth = population(SMALL_TRUTH if options.small else TRUTH, seed=1_001).lazy()
+        truth = population(SMALL_TRUTH if options.small else options.people, seed=1_001).lazy()
         rows = compared(simulated(options, Path(name)), truth)
     print(f"{'cause':28s} {'outcome':34s} {'true rate':>9s} {'rate':>9s}  ratio  interval", file=sys.stderr)
     for row in rows:

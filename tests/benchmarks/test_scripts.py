@@ -16,6 +16,8 @@ import pytest
 
 import ehrsim
 from ehrsim import events
+from ehrsim.reference import population
+from ehrsim.reference.loading import load
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 COMMANDS = {
@@ -93,6 +95,26 @@ def test_futures_are_compared_with_what_came_and_with_guesses() -> None:
     assert 0 < result["visits"]["within_80_percent"] <= 1
     assert 0.5 < result["new_codes"]["auc_of_how_common"] < 1
     assert all(mean > 0 for mean in (*result["visits"]["means"], *result["new_codes"]["shares"]))
+
+
+@pytest.mark.slow
+def test_people_of_the_reference_population_have_its_hazards(tmp_path: Path) -> None:
+    """Real people stand for simulated ones, so that the rates differ by chance alone."""
+    events.write_events(population(3_000, seed=5).lazy(), tmp_path / "cohort")
+    result = printed("hazards", "--cohort", str(tmp_path / "cohort"), "--people", "3000")
+    assert result["of"] == len(result["rows"]) == 20
+    held = [row["interval"][0] <= 1 <= row["interval"][1] for row in result["rows"]]
+    assert sum(held) >= 16, "of 95 % intervals"
+    assert all(row["true_rate"] > 0 and min(row["events"]) > 0 for row in result["rows"])
+
+
+@pytest.mark.parametrize("script", ["hazards"], indirect=True)
+def test_causes_and_outcomes_are_those_of_the_specification(script: ModuleType) -> None:
+    pairs = list(script.pairs(load()))
+    named = {(pair.cause, pair.outcome) for pair in pairs}
+    assert {("diabetes", "ckd_2"), ("hypertension", "stroke"), ("coronary_disease", "statin_start_coronary")} <= named
+    assert all(pair.cause_codes and pair.outcome_codes for pair in pairs)
+    assert not any(set(pair.cause_codes) & set(pair.outcome_codes) for pair in pairs)
 
 
 def printed(name: str, *options: str) -> dict:
