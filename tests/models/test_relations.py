@@ -12,16 +12,19 @@ from ehrsim.training import fit, training_config
 
 HYPERTENSION, DIALYSIS = "SNOMED//38341003", "PROCEDURE//SNOMED//108241001"
 PRESSURE = "LOINC//8462-4"
+RARE, DRUG = "SNOMED//40930008", "RxNorm//10582"
 PATIENTS = 600
 
 
 def record(subject: int, rng: np.random.Generator) -> list[tuple]:
     """Yearly visits at the hour of the patient; a diagnosis, once, lifts all pressures from then on.
 
-    A visit with dialysis lasts four days, any other an hour.
+    A visit with dialysis lasts four days, any other an hour. One patient in 14 has a disease, and from the next visit on
+    its drug.
     """
     birth = np.datetime64("1950-01-01T00:00", "m") + int(rng.integers(0, 20 * 365)) * np.timedelta64(1440, "m")
     hour, onset = int(rng.integers(8, 18)), int(rng.integers(0, 16))
+    fell_ill = int(rng.integers(0, 4)) if rng.random() < 1 / 14 else 99
 
     def row(when, code, visit=None, value=None) -> tuple:
         moment = None if when is None else when.astype("datetime64[us]").item()
@@ -37,6 +40,10 @@ def record(subject: int, rng: np.random.Generator) -> list[tuple]:
             rows.append(row(start, HYPERTENSION, visit))
         if dialysis:
             rows.append(row(start, DIALYSIS, visit))
+        if visit == fell_ill:
+            rows.append(row(start, RARE, visit))
+        if visit > fell_ill:
+            rows.append(row(start, DRUG, visit))
         pressure = rng.integers(90, 121) if visit >= onset else rng.integers(60, 90)
         rows.append(row(start, PRESSURE, visit, float(pressure)))
     return rows
@@ -66,6 +73,21 @@ def test_a_diagnosis_changes_the_values_after_it(simulated):
     assert 0.1 < pressures.select(diagnosed.mean()).item() < 0.4
     assert without < 0.03
     assert with_it > 0.95
+
+
+@pytest.mark.slow
+def test_a_drug_follows_its_disease(simulated):
+    """And no other: neither what few have nor what comes next is blurred."""
+    first = (
+        simulated.filter(pl.col("code").is_in([RARE, DRUG])).group_by("subject_id", "code").agg(pl.col("time").min())
+    )
+    onset, drug = (first.filter(pl.col("code") == code).select("subject_id", "time") for code in (RARE, DRUG))
+    last = simulated.group_by("subject_id").agg(last=pl.col("time").filter(pl.col("code") == PRESSURE).max())
+    ill = onset.join(last, on="subject_id").join(drug, on="subject_id", how="left", suffix="_drug")
+    seen_again = ill.filter(pl.col("last") > pl.col("time"))
+    assert 0.04 < onset.height / PATIENTS < 0.11
+    assert seen_again["time_drug"].is_not_null().mean() > 0.9
+    assert drug.join(onset, on="subject_id", how="anti").height < 0.1 * drug.height
 
 
 @pytest.mark.slow
