@@ -19,8 +19,8 @@ PATIENTS = 600
 def record(subject: int, rng: np.random.Generator) -> list[tuple]:
     """Yearly visits at the hour of the patient; a diagnosis, once, lifts all pressures from then on.
 
-    A visit with dialysis lasts four days, any other an hour. One patient in 14 has a disease, and from the next visit on
-    its drug.
+    A visit with dialysis lasts four days, any other an hour. One patient in 14 has a disease, and its drug from the
+    next visit on.
     """
     birth = np.datetime64("1950-01-01T00:00", "m") + int(rng.integers(0, 20 * 365)) * np.timedelta64(1440, "m")
     hour, onset = int(rng.integers(8, 18)), int(rng.integers(0, 16))
