@@ -48,7 +48,7 @@ class Pair(NamedTuple):
 
 
 def pairs(family: Family) -> Iterator[Pair]:
-    """The pairs of the specification whose cause and outcome show in records, by other codes."""
+    """The pairs of the specification whose cause and outcome show in records, by other codes; those alike but once."""
     shown = dict.fromkeys([item.name for item in family.transition], ())
     for encounter in family.encounter:
         shown[encounter.on] = (*shown[encounter.on], *(diagnosis.code for diagnosis in encounter.diagnoses))
@@ -66,11 +66,14 @@ def pairs(family: Family) -> Iterator[Pair]:
         for state, codes in of_state.items()
         if (hidden := state.removeprefix("diagnosed_")) != state and not of_state.get(hidden)
     }
+    told = set()
     for item in family.transition:
         for state in dict.fromkeys([*item.requires, *(factor.covariate for factor in item.factors)]):
             causes = tuple(sorted(of_state.get(state, ())))
-            if causes and shown[item.name] and not set(causes) & set(shown[item.name]):
-                yield Pair(state, item.name, causes, shown[item.name])
+            outcomes = shown[item.name]
+            if causes and outcomes and not set(causes) & set(outcomes) and (causes, outcomes) not in told:
+                told.add((causes, outcomes))
+                yield Pair(state, item.name, causes, outcomes)
 
 
 def incidences(events: pl.LazyFrame, chosen: list[Pair]) -> list[Incidence]:

@@ -32,8 +32,9 @@ Floats = NDArray[np.float64]
 SIMULATED = 300_000
 """Steps to simulate in a round; more of them leave less to chance."""
 PATIENTS = (500, 20_000)
-"""Patients to simulate in a round, at least and at most; and no more than AMONG times those to learn from."""
+"""Patients to simulate in a round, at least and at most."""
 AMONG = 4
+"""And no more than so many times those to learn from: beyond that the chance in these counts for more."""
 LARGEST = 1.0
 """Of the change of a logit in a round."""
 CREDIBLE = 10.0

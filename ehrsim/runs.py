@@ -31,7 +31,7 @@ from ehrsim.visits import table
 from ehrsim.visits.scales import Histogram, QuantileScale, Scales
 from ehrsim.vocabulary import Vocabulary
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "MANIFEST.sha256"
 FILES = (
     "config.json",

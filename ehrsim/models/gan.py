@@ -294,8 +294,7 @@ class GAN(nnx.Module):
             fixed = jax.lax.stop_gradient(codes)
             return (h, x, fixed, jnp.maximum(memory.seen, fixed)), (kinds, codes, u, jnp.square(added).mean(-1))
 
-        rows = shape[0]
-        nothing, none = jnp.zeros((rows, begun.h.shape[-1])), jnp.zeros((rows, size.vocabulary))
+        nothing, none = jnp.zeros((shape[0], begun.h.shape[-1])), jnp.zeros((shape[0], size.vocabulary))
         columns = jax.tree.map(lambda part: jnp.moveaxis(part, 1, 0), each)
         _, drawn = jax.lax.scan(body, (nothing, nothing, none, none), columns)
         kinds, codes, u, added = (jnp.moveaxis(part, 0, 1) for part in drawn)

@@ -114,6 +114,7 @@ def test_causes_and_outcomes_are_those_of_the_specification(script: ModuleType) 
     named = {(pair.cause, pair.outcome) for pair in pairs}
     assert {("diabetes", "ckd_2"), ("hypertension", "stroke"), ("coronary_disease", "statin_start_coronary")} <= named
     assert all(pair.cause_codes and pair.outcome_codes for pair in pairs)
+    assert len({(pair.cause_codes, pair.outcome_codes) for pair in pairs}) == len(pairs), "none counts twice"
     assert not any(set(pair.cause_codes) & set(pair.outcome_codes) for pair in pairs)
 
 

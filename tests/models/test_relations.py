@@ -56,7 +56,7 @@ def simulated() -> pl.DataFrame:
     rows = [row for subject in range(1, PATIENTS + 1) for row in record(subject, rng)]
     frame = pl.DataFrame(rows, schema=list(events.SCHEMA), orient="row", infer_schema_length=None)
     config = msgspec.structs.replace(VAEConfig(), width=64, attribute_width=32, patient_latent=8, visit_latent=4)
-    training = training_config("small", max_steps=400, steps_per_batch=1024)
+    training = training_config("small", max_steps=400, steps_per_batch=1024, raking=0)
     run = fit(events.sort(events.conform(frame).lazy()).collect(), model="vae", model_config=config, training=training)
     return generate(run, PATIENTS, seed=1).lazy().collect()
 
