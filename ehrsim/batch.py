@@ -18,6 +18,15 @@ CHANGES = 30
 """Bins of how far a value is from the last one: see `ehrsim.models.values`."""
 
 
+class Precursor(NamedTuple):
+    """A code after which the first of another comes more often, or less: see `ehrsim.visits.precursors`."""
+
+    code: int
+    before: int
+    weight: float
+    """Log odds ratio of `code` with `before` in the record, to begin with."""
+
+
 class Sizes(NamedTuple):
     """The numbers that shape a model: every head and table has one of these lengths."""
 
@@ -46,6 +55,8 @@ class Sizes(NamedTuple):
     """Event places K of a step."""
     ties: tuple[tuple[int, float, float], ...] = ()
     """Values so common that they take whole bins: their code, and from which rank up to which."""
+    precursors: tuple[Precursor, ...] = ()
+    """By code."""
 
     @property
     def value_bins(self) -> int:

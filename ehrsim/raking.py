@@ -25,6 +25,8 @@ from ehrsim.preparation import Data
 from ehrsim.progress import Progress
 from ehrsim.sampling import sample
 from ehrsim.visits import table
+from ehrsim.visits.precursors import Firsts, first_occurrences
+from ehrsim.visits.sequences import Int64
 from ehrsim.visits.table import Table
 
 Floats = NDArray[np.float64]
@@ -37,6 +39,10 @@ AMONG = 4
 """And no more than so many times those to learn from: beyond that the chance in these counts for more."""
 LARGEST = 1.0
 """Of the change of a logit in a round."""
+AT_ONCE = 2_000
+"""Patients whose precursors are counted together."""
+NEVER = 1 << 40
+"""The step with the first of a code that never comes."""
 CREDIBLE = 10.0
 """Events that make a difference count for about half."""
 SEEDS = 1 << 31
@@ -51,8 +57,12 @@ class Margins(NamedTuple):
     gap: Floats
     """(gaps,) steps whose gap is known"""
     first: Floats
-    """(V,) steps with a code that the patient had never had, out of `fresh` (V,) steps of those who had not"""
+    """(V,) steps with a code that the patient had never had, out of `fresh` (V,) steps of those who had not; both where
+    none of the code's precursors is known"""
     fresh: Floats
+    led: Floats
+    """(precursors,) the same of its code where a precursor is known, out of `exposed` (precursors,)"""
+    exposed: Floats
     again: Floats
     """(V,) steps with a code that the patient had had, out of `known` (V,) steps of those who had"""
     known: Floats
@@ -74,23 +84,23 @@ def count(steps: Table, sizes: Sizes) -> Margins:
     cell = np.searchsorted(STEP_EDGES, before, side="right") * sizes.kinds + visit.kind
     codes = visit.codes
     once = codes != np.pad(codes, ((0, 0), (1, 0)))[:, :-1]
-    row, place = np.nonzero((codes > 0) & once)
-    code = codes[row, place]
-    # Rows ascend, so the first of the equal keys is the first step with the code.
-    _, index = np.unique(owner[row].astype(np.int64) * size + code, return_index=True)
-    begins, of_begin = row[index], code[index]
-    has, first = _tally(code, size), _tally(of_begin, size)
+    firsts = first_occurrences(steps, size)
+    begins, of_begin = firsts.step, firsts.code
+    has, first = _tally(codes[(codes > 0) & once], size), _tally(of_begin, size)
     last = steps.step_offsets[owner[begins]] + lengths[owner[begins]] - 1
     known = np.bincount(of_begin, weights=last - begins - 1, minlength=size).astype(np.float64)
     measured = visit.value > 0
     earliest = measured & once & (visit.last_rank < 0)
     inner = visit.kind < sizes.death
     numbers = _tally(((codes > 0) & once).sum(1)[inner], sizes.places + 1)
+    led, exposed, of_any, exposed_to_any = _led(firsts, steps, sizes)
     return Margins(
         kind=_tally(cell, STEP_BINS * sizes.kinds).reshape(STEP_BINS, sizes.kinds),
         gap=_tally(visit.gap[steps.timed], sizes.gaps),
-        first=first,
-        fresh=inner.sum() - known,
+        first=first - of_any,
+        fresh=inner.sum() - known - exposed_to_any,
+        led=led,
+        exposed=exposed,
         again=has - first,
         known=known,
         no_more=numbers,
@@ -98,6 +108,37 @@ def count(steps: Table, sizes: Sizes) -> Margins:
         first_value=_by_rank(visit, earliest, sizes),
         later_value=_by_rank(visit, measured & ~earliest, sizes),
     )
+
+
+def _led(firsts: Firsts, steps: Table, sizes: Sizes) -> tuple[Floats, Floats, Floats, Floats]:
+    """`led` and `exposed` of margins, and (V,) each the same where any precursor of a code is known."""
+    pairs, of_any = np.zeros((2, len(sizes.precursors))), np.zeros((2, sizes.vocabulary))
+    if not sizes.precursors:
+        return pairs[0], pairs[1], of_any[0], of_any[1]
+    code, before = (np.array([pair[part] for pair in sizes.precursors]) for part in (0, 1))
+    codes, begins = np.unique(code, return_index=True)
+    for begin in range(0, steps.patients, AT_ONCE):
+        end = min(begin + AT_ONCE, steps.patients)
+        of_patient, step_begins = np.diff(firsts.offsets[begin : end + 1]), steps.step_offsets[begin : end + 1]
+        part = slice(firsts.offsets[begin], firsts.offsets[end])
+        first = np.full((end - begin, sizes.vocabulary), NEVER)
+        cells = (np.repeat(np.arange(end - begin), of_patient), firsts.code[part])
+        first[cells] = firsts.step[part] - np.repeat(step_begins[:-1], of_patient)
+        inner = np.diff(step_begins)[:, None] - 1
+        # In one step, only what comes before a code leads to it.
+        known = first[:, before] + (before > code)
+        pairs += _followed(first[:, code], known, inner)
+        of_any[:, codes] += _followed(first[:, codes], np.minimum.reduceat(known, begins, axis=1), inner)
+    return pairs[0], pairs[1], of_any[0], of_any[1]
+
+
+def _followed(first: Int64, known: Int64, inner: Int64) -> Floats:
+    """(2, n) events and steps at risk in patients (N, n), from the step where something is `known` to the `first` event
+    or past the last of `inner` (N, 1) steps.
+    """
+    events = (first < inner) & (known <= first)
+    at_risk = np.clip(np.minimum(first + 1, inner) - known, 0, None)
+    return np.stack([events.sum(0), at_risk.sum(0)]).astype(np.float64)
 
 
 def _by_rank(visit: Visit, which: NDArray[np.bool_], sizes: Sizes) -> Floats:
@@ -116,6 +157,7 @@ def shift_towards(real: Margins, simulated: Margins) -> Shift:
         kind=_shares(real.kind, simulated.kind),
         gap=_shares(real.gap, simulated.gap),
         first=_difference(real.first, real.fresh, simulated.first, simulated.fresh),
+        led=_difference(real.led, real.exposed, simulated.led, simulated.exposed),
         again=_difference(real.again, real.known, simulated.again, simulated.known),
         no_more=_difference(real.no_more, real.many, simulated.no_more, simulated.many),
         first_value=_shares(real.first_value, simulated.first_value),

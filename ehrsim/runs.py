@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ehrsim import models
+from ehrsim.batch import Precursor
 from ehrsim.errors import RunError
 from ehrsim.models.base import PatientModel
 from ehrsim.outputs import atomic_directory
@@ -31,7 +32,7 @@ from ehrsim.visits import table
 from ehrsim.visits.scales import Histogram, QuantileScale, Scales
 from ehrsim.vocabulary import Vocabulary
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST = "MANIFEST.sha256"
 FILES = (
     "config.json",
@@ -119,9 +120,10 @@ def _blank(config: RunConfig, vocabulary: Vocabulary, scales: Scales, source: Pa
     try:
         model_config = msgspec.convert(config.model_config, models.MODELS[config.model].config)
         places = msgspec.convert(config.sizes.get("places"), Annotated[int, msgspec.Meta(ge=1)])
+        found = msgspec.convert(config.sizes.get("precursors"), tuple[Precursor, ...])
     except msgspec.ValidationError as error:
         raise RunError(f"{source}: {error}") from error
-    sizes = table.sizes(vocabulary, scales, places)
+    sizes = table.sizes(vocabulary, scales, places, found)
     if msgspec.json.decode(msgspec.json.encode(sizes._asdict())) != config.sizes:
         raise RunError(f"{source}: the sizes are not those of the vocabulary and scales", hint="copy the whole folder")
     return jax.eval_shape(lambda: models.create(config.model, sizes, model_config, 0))

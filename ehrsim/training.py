@@ -25,7 +25,7 @@ from ehrsim.progress import Progress, silent
 from ehrsim.raking import rake
 from ehrsim.runs import Run, RunConfig
 from ehrsim.sampling import sample
-from ehrsim.transfer import transferred
+from ehrsim.transfer import inherited, transferred
 from ehrsim.visits import table
 
 AROUND = 8
@@ -111,6 +111,9 @@ def fit(
     _prepare(work, out, resume=resume, overwrite=overwrite)
     progress("prepare", 0, None, "events")
     data = prepare(events, min_patients=config.min_patients, steps_per_batch=config.steps_per_batch)
+    if source:
+        pairs = inherited(source, data.vocabulary, data.sizes.precursors)
+        data = data._replace(sizes=data.sizes._replace(precursors=pairs))
     of_model = models.suited(of_model, data.provenance["data"]["steps"], anew=source is not None)
     run_config = RunConfig(
         format_version=runs.FORMAT_VERSION,

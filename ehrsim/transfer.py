@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehrsim import models
-from ehrsim.batch import Sizes
+from ehrsim.batch import Precursor, Sizes
 from ehrsim.runs import Run
+from ehrsim.visits.precursors import MOST
 from ehrsim.vocabulary import Vocabulary
 
 Int64 = NDArray[np.int64]
 
+PRECURSOR = "logits.precursor.value"
+"""End of the path of weights that go by pairs of codes."""
 PLAIN, MIXED = "plain", "mixed"
 """Axes that go by nothing that is named, and by a product of what is: the weights of the latter are not taken over."""
 
@@ -52,8 +55,47 @@ def transferred(run: Run, fresh: Any, vocabulary: Vocabulary) -> Any:
         filled[np.ix_(*(axis.new for axis in axes))] = np.asarray(old)[np.ix_(*(axis.old for axis in axes))]
         return jnp.asarray(filled)
 
-    leaves, structure = jax.tree.flatten(fresh)
-    return jax.tree.unflatten(structure, list(map(fill, leaves, jax.tree.leaves(run.model), named_axes)))
+    def transfer(path: tuple[Any, ...], new: jax.Array, old: jax.Array, names: tuple[str, ...]) -> jax.Array:
+        if jax.tree_util.keystr(path, simple=True, separator=".").endswith(PRECURSOR):
+            return _weights_of_pairs(new, fresh.sizes, old, run.model.sizes, matches["vocabulary"])
+        return fill(new, old, names)
+
+    paths, structure = jax.tree_util.tree_flatten_with_path(fresh)
+    filled = [transfer(*leaf, *rest) for leaf, *rest in zip(paths, jax.tree.leaves(run.model), named_axes, strict=True)]
+    return jax.tree.unflatten(structure, filled)
+
+
+def inherited(run: Run, vocabulary: Vocabulary, found: tuple[Precursor, ...]) -> tuple[Precursor, ...]:
+    """The precursors of a model that begins with `run`: those of the run for codes that it knows, `found` for others.
+
+    What the run has learned of a code rests on its own precursors.
+    """
+    match = match_codes(run.vocabulary, vocabulary)
+    known = dict(zip(match.new.tolist(), match.old.tolist(), strict=True))
+    of_run: dict[int, list[Precursor]] = {}
+    for pair in run.model.sizes.precursors:
+        of_run.setdefault(pair.code, []).append(pair)
+    pairs = [pair for pair in found if pair.code not in known]
+    for code, old in known.items():
+        taken = [
+            Precursor(code, int(before), pair.weight)
+            for pair in of_run.get(old, [])
+            for before in match.new[match.old == pair.before]
+            if before != code
+        ]
+        pairs += taken[:MOST]
+    return tuple(sorted(pairs, key=lambda pair: pair.code))
+
+
+def _weights_of_pairs(new: jax.Array, sizes: Sizes, old: jax.Array, of_run: Sizes, match: Matched) -> jax.Array:
+    """Weights of precursors, `new` but for those of pairs that the run has as well."""
+    known = dict(zip(match.new.tolist(), match.old.tolist(), strict=True))
+    pairs = [(pair.code, pair.before) for pair in of_run.precursors]
+    learned = dict(zip(pairs, np.asarray(old).tolist(), strict=True))
+    filled = np.array(new)
+    for index, (code, before, _) in enumerate(sizes.precursors):
+        filled[index] = learned.get((known.get(code, 0), known.get(before, 0)), filled[index])
+    return jnp.asarray(filled)
 
 
 def _named_axes(run: Run, sizes: Sizes) -> list[tuple[str, ...]]:

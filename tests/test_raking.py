@@ -31,10 +31,19 @@ def test_margins_are_counted(counted, tiny_data):
             now = set(codes[codes > 0].tolist())
             expected.no_more[len(now)] += 1
             expected.many[: len(now) + 1] += 1
+            leads = dict.fromkeys(range(sizes.vocabulary), False)
+            for index, (code, precursor, _) in enumerate(sizes.precursors):
+                if code not in seen and (precursor in seen or (precursor in now and precursor < code)):
+                    leads[code] = True
+                    expected.exposed[index] += 1
+                    expected.led[index] += code in now
             for code in range(sizes.vocabulary):
-                known = code in seen
-                (expected.known if known else expected.fresh)[code] += 1
-                (expected.again if known else expected.first)[code] += code in now
+                if code in seen:
+                    expected.known[code] += 1
+                    expected.again[code] += code in now
+                elif not leads[code]:
+                    expected.fresh[code] += 1
+                    expected.first[code] += code in now
             seen |= now
             for place in np.flatnonzero(table.visit.value[step]):
                 code = codes[place]
@@ -43,6 +52,7 @@ def test_margins_are_counted(counted, tiny_data):
                 measured.add(code)
     for name, one, other in zip(counted._fields, counted, expected, strict=True):
         assert np.array_equal(one, other), name
+    assert counted.led.sum() > 0
     assert counted.first_value.sum() > 0
     assert counted.later_value.sum() > counted.first_value.sum() / 2
 

@@ -1,16 +1,19 @@
 """Transfer: weights go where the names agree, new codes begin as their parents, and few patients profit."""
 
 import jax
+import jax.numpy as jnp
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
 from ehrsim import events, models, runs
+from ehrsim.batch import Precursor
 from ehrsim.errors import RunError, UsageError
+from ehrsim.models.layers import QUICK
 from ehrsim.optimisation import TrainingConfig
 from ehrsim.training import best, fit
-from ehrsim.transfer import match_codes, match_kinds, match_statics, transferred
+from ehrsim.transfer import inherited, match_codes, match_kinds, match_statics, transferred
 from ehrsim.visits import table
 from ehrsim.vocabulary import Entry, Vocabulary
 
@@ -81,6 +84,26 @@ def test_a_model_of_the_same_codes_is_the_run_itself(tiny_run):
     fresh = models.create("vae", run.model.sizes, run.model_config, 99)
     model = transferred(run, fresh, run.vocabulary)
     jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(model), jax.tree.leaves(run.model))
+
+
+def test_precursors_of_known_codes_come_with_the_run(tiny_run):
+    run = runs.load(tiny_run("vae").folder)
+    index = {entry.code: number for entry, number in run.vocabulary.index.items()}
+    pairs = (Precursor(index["RxNorm//860975"], index["ICD10CM//E11.9"], 2.0),)
+    model = models.create("vae", run.model.sizes._replace(precursors=pairs), run.model_config, 3)
+    model.decoder.emission.logits.precursor[...] = jnp.array([0.37])
+    run = run._replace(model=model)
+    found = (Precursor(2, 1, 5.0), Precursor(3, 2, 4.0))
+    assert [OTHER.entries[number - 1].code for number in (1, 2, 3)] == [
+        "ICD10CM//E11.9",
+        "ICD10CM//Z99.9",
+        "RxNorm//860975",
+    ]
+    taken = inherited(run, OTHER, found)
+    assert taken == (found[0], Precursor(3, 1, 2.0)), "those found for a code that is new, the run's for one it knows"
+    sizes = table.sizes(OTHER, run.scales, run.model.sizes.places, taken)
+    moved = transferred(run, models.create("vae", sizes, run.model_config, 4), OTHER)
+    np.testing.assert_allclose(moved.decoder.emission.logits.precursor[...], [5.0 / QUICK, 0.37])
 
 
 def test_fit_begins_with_the_run_and_is_never_worse(tiny_run, tiny_events, tmp_path):

@@ -7,7 +7,8 @@ product a group draws all codes of a visit, but what goes together within a grou
 before it, until there are no more. Any joint distribution can be had, for one product a code.
 
 Both have a copy term: a learned weight on the codes of the visit before and on those of any visit before, because
-chronic codes recur; and one on the codes that are still to come, if any are asked for.
+chronic codes recur; and one on the codes that are still to come, if any are asked for. The first of a code is led to by
+its precursors (`ehrsim.visits.precursors`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from flax import nnx
 from ehrsim.batch import Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, At, Memory, OrderedHead, SetHead
-from ehrsim.models.layers import QUICK, Linear, added, along, constant, table
+from ehrsim.models.layers import QUICK, Constant, Linear, added, along, constant, table
 from ehrsim.models.shift import Shift
 
 RECALLED = 3
@@ -37,10 +38,16 @@ class CodeLogits(nnx.Module):
     """Logits of codes: a query against their own vectors, a bias by the kind of visit, and the copy term."""
 
     def __init__(self, sizes: Sizes, width: int, bias: float, rng: np.random.Generator) -> None:
+        self.sizes = sizes
+        weights = np.array([pair.weight for pair in sizes.precursors], np.float32)
+        without = np.zeros(sizes.vocabulary, np.float32)
+        np.maximum.at(without, [pair.code for pair in sizes.precursors], weights)
         self.head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
-        self.bias = constant(bias, sizes.vocabulary)
+        self.precursor = Constant(jnp.asarray(weights / QUICK))
+        # What has a precursor is rare without it, and as usual with it or once it has come.
+        self.bias = Constant(jnp.asarray(bias - without))
         self.of_kind = constant(0.0, sizes.kinds, sizes.vocabulary)
-        self.copy = constant(0.0, 2, sizes.vocabulary)
+        self.copy = Constant(jnp.asarray(np.stack([0 * without, without])))
         # Quick: a code that few have, once it is asked for, is many times as likely, and is not often seen asked for.
         self.wanted = constant(0.0, sizes.vocabulary)
 
@@ -49,7 +56,33 @@ class CodeLogits(nnx.Module):
         logits: CodeLogits = jax.tree.map(lambda part: part, self)
         logits.bias = added(self.bias, shift.first)
         logits.copy = added(self.copy, np.stack([0 * shift.first, shift.again - shift.first]))
+        led_to = np.array([pair.code for pair in self.sizes.precursors], np.int64)
+        logits.precursor = added(self.precursor, (shift.led - shift.first[led_to]) / QUICK)
         return logits
+
+    def led_to(self, seen: Array, known: Array, part: slice) -> Array:
+        """(..., codes of `part`) from precursors.
+
+        `seen` (..., V) are the codes of visits before, `known` (..., V) also those of this visit so far.
+        """
+        before = np.unique([pair.before for pair in self.sizes.precursors]).astype(np.int32)
+        total = jnp.dot(known[..., before], self._leads(part)[:-1], preferred_element_type=jnp.float32)
+        return total * (1 - seen[..., part])
+
+    def led_on(self, seen: Array, code: Array) -> Array:
+        """(..., V) what `code` (...) adds to `led_to` when it is drawn."""
+        before = np.unique([pair.before for pair in self.sizes.precursors]).astype(np.int32)
+        rows = np.full(self.sizes.vocabulary, len(before), np.int32)
+        rows[before] = np.arange(len(before))
+        new = 1 - jnp.take_along_axis(seen, code[..., None], axis=-1)
+        return self._leads(slice(None))[jnp.asarray(rows)[code]] * new * (1 - seen)
+
+    def _leads(self, part: slice) -> Array:
+        """(precursors + 1, codes of `part`) weights by code that leads, in ascending order, and a row without any."""
+        code, before = (np.array([pair[at] for pair in self.sizes.precursors], np.int32) for at in (0, 1))
+        names, row = np.unique(before, return_inverse=True)
+        nothing = jnp.zeros((len(names) + 1, self.sizes.vocabulary), jnp.float32)
+        return nothing.at[row, code].set(QUICK * self.precursor[...])[:, part]
 
     def matched(self, query: Array, part: slice) -> Array:
         """(..., codes of `part`) from `query` (..., width)."""
@@ -90,9 +123,11 @@ class SetEmission(nnx.Module):
         first, last = self.sizes.groups[group]
         earlier = jnp.where(visit.codes < first, visit.codes, 0)
         known = body + base.sum_embeddings(self.of_code[...].at[0].set(0.0), earlier) if group else body
+        so_far = jnp.maximum(memory.seen, base.multi_hot(earlier, self.sizes.vocabulary)) if group else memory.seen
         query = jax.nn.silu(self.queries[group](jax.nn.silu(known)))
         gates, part = self.copy_gates[group](query), slice(first, last)
-        return self.logits.matched(query, part) + self.logits.recalled(gates, visit.kind, memory, part)
+        logits = self.logits.matched(query, part) + self.logits.recalled(gates, visit.kind, memory, part)
+        return logits + self.logits.led_to(memory.seen, so_far, part)
 
 
 class _Prefix(NamedTuple):
@@ -105,7 +140,9 @@ class _Prefix(NamedTuple):
     number: Array
     """(B,) int32 how many they are"""
     recalled: Array
-    """(B, V) what does not depend on them"""
+    """(B, V) what the logits have of what is remembered, and of precursors"""
+    seen: Array
+    """(B, V) 1 for codes of visits before"""
 
 
 class OrderedEmission(nnx.Module):
@@ -132,11 +169,14 @@ class OrderedEmission(nnx.Module):
         def begin(visit: Visit) -> _Prefix:
             state = body(visit)
             nothing = jnp.zeros_like(visit.kind)
-            return _Prefix(state, nothing, nothing, self._recalled(state, visit.kind, memory))
+            recalled = self._recalled(state, visit.kind, memory)
+            recalled = recalled + self.logits.led_to(memory.seen, memory.seen, slice(None))
+            return _Prefix(state, nothing, nothing, recalled, memory.seen)
 
         def after(prefix: _Prefix, code: Array) -> _Prefix:
             total = prefix.total + self.of_code[...][code]
-            return prefix._replace(total=total, last=code, number=prefix.number + 1)
+            recalled = prefix.recalled + self.logits.led_on(prefix.seen, code)
+            return prefix._replace(total=total, last=code, number=prefix.number + 1, recalled=recalled)
 
         return OrderedHead(
             begin=begin, logits=self._logits, after=after, at=lambda visit: self._at(visit, body(visit), memory)
@@ -170,6 +210,10 @@ class OrderedEmission(nnx.Module):
 
         def logits(at: At) -> Array:
             *step, place = at
-            return self._logits(_Prefix(totals[(place, *step)], padded[at], number[at], recalled[tuple(step)]))
+            seen, codes = memory.seen[tuple(step)], visit.codes[tuple(step)]
+            earlier = jnp.where(along(jnp.arange(codes.shape[-1]), codes) < place[..., None], codes, 0)
+            known = jnp.maximum(seen, base.multi_hot(earlier, self.sizes.vocabulary))
+            of_past = recalled[tuple(step)] + self.logits.led_to(seen, known, slice(None))
+            return self._logits(_Prefix(totals[(place, *step)], padded[at], number[at], of_past, seen))
 
         return logits

@@ -26,6 +26,8 @@ class Shift(NamedTuple):
     """(gaps,)"""
     first: Array
     """(V,) of codes that the patient never had"""
+    led: Array
+    """(precursors,) of their codes where one of these is known"""
     again: Array
     """(V,) of codes that the patient has had"""
     no_more: Array
@@ -39,7 +41,16 @@ class Shift(NamedTuple):
 def no_shift(sizes: Sizes) -> Shift:
     """The shift that changes nothing."""
     codes, of_rank = (sizes.vocabulary,), (sizes.vocabulary, sizes.value_bins)
-    shapes = ((STEP_BINS, sizes.kinds), (sizes.gaps,), codes, codes, (sizes.places + 1,), of_rank, of_rank)
+    shapes = (
+        (STEP_BINS, sizes.kinds),
+        (sizes.gaps,),
+        codes,
+        (len(sizes.precursors),),
+        codes,
+        (sizes.places + 1,),
+        of_rank,
+        of_rank,
+    )
     return Shift(*(np.zeros(shape) for shape in shapes))
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ehrsim.batch import CHANGES, Sizes
+from ehrsim.batch import CHANGES, Precursor, Sizes
 from ehrsim.models import base
 from ehrsim.models.base import Heads, Memory
 from ehrsim.models.emission import OrderedEmission, SetEmission
@@ -31,6 +31,7 @@ SIZES = Sizes(
     values=3 + CHANGES,
     durations=2,
     places=PLACES,
+    precursors=(Precursor(3, 1, 2.0), Precursor(5, 2, -1.0), Precursor(5, 3, 1.5)),
 )
 SETS = [codes for size in range(6) for codes in combinations(range(1, 6), size)]
 

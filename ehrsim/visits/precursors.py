@@ -1,0 +1,197 @@
+"""Precursors: codes after which the first of another code comes more often, or less, than it does without them.
+
+A drug follows its disease, a complication its cause. Where both are rare, what a model gains in likelihood by knowing
+it is lost among all else that it learns, so the strongest of these relations are looked for in counts, and the model is
+given a weight for each, which begins at the log odds ratio found here.
+
+For each code, steps with the first of it are set beside steps of the same kind of other patients who have not had it
+(risk-set sampling: Langholz & Goldstein 1996, "Risk set sampling in epidemiologic cohort studies"). Codes are taken in
+one by one, each the one with the largest score statistic given those before (Rao 1948), in a logistic regression that
+always has age, the number of steps and the years so far: what just goes with age is no precursor. Odds ratios are the
+same among so chosen steps as among all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ehrsim.batch import Precursor, Sizes
+from ehrsim.visits.sequences import Int64
+from ehrsim.visits.table import Table
+
+Floats = NDArray[np.float64]
+MOST = 4
+"""Precursors of a code."""
+LEADING = 256
+"""Codes that are the precursors of others: a model has a product with so many more numbers, the width of a layer."""
+LEAST_SCORE = 30.0
+"""Score statistic, a chi-squared of one degree of freedom: one of a million pairs has so much by chance."""
+LEAST_EVENTS = 10
+"""First occurrences of a code that are looked at at all, and those that a precursor makes or takes away."""
+CASES, CONTROLS = 1_000, 4
+"""Steps with the first of a code that are looked at, and others for each."""
+SPREAD = 3.0
+"""Standard deviation of a log odds ratio before any data: those that no count bounds are kept from running away."""
+WIDE = 10.0
+"""The same of what is always in the regression."""
+PATIENTS = 20_000
+"""Patients who are looked at; no more of them are needed to find what is strong."""
+
+
+class Firsts(NamedTuple):
+    """First occurrences, by patient and then by code."""
+
+    offsets: Int64
+    """(P + 1,) of each patient in the other two"""
+    code: Int64
+    step: Int64
+    """The step, as a row of the table."""
+
+
+def first_occurrences(steps: Table, size: int) -> Firsts:
+    """The first step with each code of each patient of a table; `size` is that of the vocabulary."""
+    owner = np.repeat(np.arange(steps.patients), np.diff(steps.step_offsets))
+    row, place = np.nonzero(steps.visit.codes)
+    # Rows ascend, so the first of the equal keys is the first step with the code.
+    key, index = np.unique(owner[row] * size + steps.visit.codes[row, place], return_index=True)
+    return Firsts(np.searchsorted(key, np.arange(steps.patients + 1) * size), key % size, row[index])
+
+
+def precursors(steps: Table, sizes: Sizes, seed: int = 0) -> tuple[Precursor, ...]:
+    """The precursors of all codes of a table, by code."""
+    some = min(steps.patients, PATIENTS)
+    rows = slice(0, int(steps.step_offsets[some]))
+    codes = steps.visit.codes[rows]
+    steps = steps._replace(
+        step_offsets=steps.step_offsets[: some + 1],
+        outcome=steps.outcome[:some],
+        visit=steps.visit._replace(codes=codes),
+    )
+    search = _Search(steps, sizes)
+    found: list[Precursor] = []
+    strength = np.zeros(sizes.vocabulary)
+    for code in range(1, sizes.vocabulary):
+        generator = np.random.Generator(np.random.Philox(key=[seed, code]))
+        for before, weight, score in search.precursors_of(code, generator):
+            found.append(Precursor(code, before, weight))
+            strength[before] += score
+    kept = set(np.argsort(-strength, kind="stable")[:LEADING].tolist())
+    return tuple(pair for pair in found if pair.before in kept)
+
+
+class _Search:
+    """A table laid out so that steps are drawn, and what came before them is looked up, quickly."""
+
+    def __init__(self, steps: Table, sizes: Sizes) -> None:
+        self.size = sizes.vocabulary
+        self.firsts = first_occurrences(steps, self.size)
+        self.owner = np.repeat(np.arange(steps.patients), np.diff(steps.step_offsets))
+        self.key = np.repeat(np.arange(steps.patients), np.diff(self.firsts.offsets)) * self.size + self.firsts.code
+        self.by_code = np.argsort(self.firsts.code, kind="stable")
+        self.begin = np.searchsorted(self.firsts.code[self.by_code], np.arange(self.size + 1))
+        visit = steps.visit
+        self.kind = visit.kind[: len(self.owner)]
+        self.of_kind = np.argsort(self.kind, kind="stable")
+        self.kind_begins = np.searchsorted(self.kind[self.of_kind], np.arange(sizes.kinds + 1))
+        age, number, years = (part[: len(self.owner)] for part in (visit.age, visit.steps, visit.elapsed))
+        always = [np.ones(len(age)), age / 50, (age / 50) ** 2, np.log1p(number), np.log1p(np.maximum(years, 0))]
+        self.always = np.stack(always, axis=1).astype(np.float64)
+
+    def precursors_of(self, code: int, generator: np.random.Generator) -> list[tuple[int, float, float]]:
+        """Precursors of a code with their log odds ratios and score statistics, the strongest first."""
+        cases = self.firsts.step[self.by_code[self.begin[code] : self.begin[code + 1]]]
+        if len(cases) < LEAST_EVENTS:
+            return []
+        if len(cases) > CASES:
+            cases = generator.choice(cases, CASES, replace=False)
+        begins, ends = (self.kind_begins[self.kind[cases] + number] for number in (0, 1))
+        drawn = generator.integers(begins[:, None], ends[:, None], (len(cases), CONTROLS)).ravel()
+        controls = self._not_yet(self.of_kind[drawn], code)
+        rows = np.concatenate([cases, controls])
+        happened = np.arange(len(rows)) < len(cases)
+        return _chosen(self._before(rows, code), self.always[rows], happened.astype(np.float64))
+
+    def _not_yet(self, rows: Int64, code: int) -> Int64:
+        """Those steps whose patient has not had the code by then, nor in the step."""
+        wanted = self.owner[rows] * self.size + code
+        place = np.minimum(np.searchsorted(self.key, wanted), len(self.key) - 1)
+        had = (self.key[place] == wanted) & (self.firsts.step[place] <= rows)
+        usable: Int64 = rows[~had]
+        return usable
+
+    def _before(self, rows: Int64, code: int) -> sparse.csc_matrix:
+        """(rows, V) 1 for codes of steps before, and for those that come before `code` in the step."""
+        owner = self.owner[rows]
+        begin, number = self.firsts.offsets[owner], np.diff(self.firsts.offsets)[owner]
+        row = np.repeat(np.arange(len(rows)), number)
+        entry = np.arange(len(row)) - np.repeat(number.cumsum() - number, number) + begin[row]
+        step, other = self.firsts.step[entry], self.firsts.code[entry]
+        known = (step < rows[row]) | ((step == rows[row]) & (other < code))
+        ones = np.ones(int(known.sum()))
+        return sparse.csc_matrix((ones, (row[known], other[known])), (len(rows), self.size))
+
+
+def _chosen(before: sparse.csc_matrix, always: Floats, happened: Floats) -> list[tuple[int, float, float]]:
+    """Columns of `before` taken in one by one, their coefficients, and their score statistics when they were."""
+    chosen: list[int] = []
+    scores: list[float] = []
+    design, weights = always, np.zeros(always.shape[1])
+    transposed = before.T.tocsr()
+    for _ in range(MOST + 1):
+        weights, chance = _regression(design, happened, weights, always.shape[1])
+        if len(chosen) == MOST:
+            break
+        variance = chance * (1 - chance)
+        surplus = transposed @ (happened - chance)
+        # The information of a column that is left when those already in are accounted for.
+        shared = transposed @ (design * variance[:, None])
+        inner = np.linalg.inv(design.T @ (design * variance[:, None]) + np.eye(design.shape[1]) / WIDE**2)
+        information = transposed @ variance - np.einsum("vi,ij,vj->v", shared, inner, shared)
+        score = np.where(abs(surplus) >= LEAST_EVENTS, surplus**2 / np.maximum(information, 1.0), 0.0)
+        score[[0, *chosen]] = 0.0
+        if score.max() < LEAST_SCORE:
+            break
+        chosen.append(int(score.argmax()))
+        scores.append(float(score.max()))
+        design = np.column_stack([design, before[:, [chosen[-1]]].toarray()])
+        weights = np.append(weights, 0.0)
+    ratios = [round(float(weight), 3) for weight in weights[always.shape[1] :]]
+    return list(zip(chosen, ratios, scores, strict=True))
+
+
+def _regression(design: Floats, happened: Floats, weights: Floats, free: int) -> tuple[Floats, Floats]:
+    """Logistic regression by Newton's method with halved steps; all but the first `free` coefficients have a prior.
+
+    Returns the coefficients, and the chance of each row.
+    """
+    prior = np.full(design.shape[1], 1 / WIDE**2)
+    prior[free:] = 1 / SPREAD**2
+
+    def fitness(weights: Floats) -> float:
+        logits = design @ weights
+        likelihood = happened @ logits - np.logaddexp(0, logits).sum()
+        return float(likelihood - (prior * weights**2).sum() / 2)
+
+    best = fitness(weights)
+    for _ in range(30):
+        chance = _logistic(design @ weights)
+        gradient = design.T @ (happened - chance) - prior * weights
+        hessian = design.T @ (design * (chance * (1 - chance))[:, None]) + np.diag(prior)
+        step = np.linalg.solve(hessian, gradient)
+        while (better := fitness(weights + step)) < best:
+            step = step / 2
+            if abs(step).max() < 1e-6:
+                break
+        weights, gain, best = weights + step, better - best, max(better, best)
+        if gain < 1e-4:
+            break
+    return weights, _logistic(design @ weights)
+
+
+def _logistic(logits: Floats) -> Floats:
+    odds: Floats = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
+    return odds

@@ -1,0 +1,80 @@
+"""Precursors: what follows what, told apart from what just comes with age, in records with a known truth."""
+
+from math import log
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ehrsim import codes, events
+from ehrsim.preparation import prepare
+from ehrsim.visits.precursors import precursors
+
+DISEASE, DRUG, WRINKLES, GREY = "ICD10CM//E03.9", "RxNorm//966222", "ICD10CM//L98.8", "ICD10CM//L67.1"
+WITH, WITHOUT = 0.3, 0.01
+"""Chance of the first of the drug at a visit, with and without the disease."""
+PATIENTS = 1_500
+
+
+def record(subject: int, rng: np.random.Generator) -> list[tuple]:
+    """A visit a year for eight to twelve years; wrinkles and grey hair come with age, each for itself."""
+    birth = np.datetime64("1950-01-01T00:00", "m")
+    start, ill, treated = int(rng.integers(20, 70)), False, False
+
+    def row(when, code, visit=None) -> tuple:
+        return subject, None if when is None else when.astype("datetime64[us]").item(), code, *[None] * 3, visit, None
+
+    rows = [row(birth, codes.BIRTH), row(None, "GENDER//female")]
+    for visit in range(int(rng.integers(8, 13))):
+        age = start + visit
+        when = birth + np.timedelta64(age * 365 * 1440 + int(rng.integers(0, 300)) * 1440, "m")
+        rows.append(row(when, "VISIT_START//AMB", visit))
+        if not ill and rng.random() < 0.03:
+            ill = True
+            rows.append(row(when, DISEASE, visit))
+        if not treated and rng.random() < (WITH if ill else WITHOUT):
+            treated = True
+            rows.append(row(when, DRUG, visit))
+        rows += [row(when, code, visit) for code in (WRINKLES, GREY) if rng.random() < 1 / (1 + np.exp(5 - age / 12))]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def known():
+    rng = np.random.Generator(np.random.Philox(key=5))
+    rows = [row for subject in range(1, PATIENTS + 1) for row in record(subject, rng)]
+    frame = pl.DataFrame(rows, schema=list(events.SCHEMA), orient="row", infer_schema_length=None)
+    frame = events.sort(events.conform(frame).lazy()).collect()
+    return prepare(frame, min_patients=1, steps_per_batch=512)
+
+
+def test_the_cause_is_found_with_its_odds(known):
+    names = {index: entry.code for entry, index in known.vocabulary.index.items()}
+    found = {(names[pair.before], names[pair.code]): pair.weight for pair in known.sizes.precursors}
+    assert found.keys() == {(DISEASE, DRUG)}, "nothing else leads to anything"
+    truth = log(WITH / (1 - WITH)) - log(WITHOUT / (1 - WITHOUT))
+    assert found[DISEASE, DRUG] == pytest.approx(truth, abs=0.6)
+
+
+def test_the_search_is_the_same_again(known):
+    assert precursors(known.train, known.sizes) == known.sizes.precursors
+
+
+def test_few_patients_have_none(known):
+    few = known.train._replace(step_offsets=known.train.step_offsets[:10], outcome=known.train.outcome[:9])
+    assert precursors(few, known.sizes) == ()
+
+
+def test_only_what_comes_before_in_a_step_can_lead_to_a_code(known):
+    """Records turned round: no first of the disease is led to by its drug in the very step, for that comes after."""
+    index = known.vocabulary.index
+    codes_of = {entry.code: number for entry, number in index.items()}
+    assert codes_of[DISEASE] < codes_of[DRUG]
+    together = known.train.visit.codes.copy()
+    together[(together == codes_of[DISEASE]).any(1)] = 0
+    row = np.flatnonzero((known.train.visit.codes == codes_of[DISEASE]).any(1))
+    together[row, 0], together[row, 1] = codes_of[DISEASE], codes_of[DRUG]
+    steps = known.train._replace(visit=known.train.visit._replace(codes=together))
+    pairs = {(pair.before, pair.code) for pair in precursors(steps, known.sizes)}
+    assert (codes_of[DISEASE], codes_of[DRUG]) in pairs
+    assert (codes_of[DRUG], codes_of[DISEASE]) not in pairs
