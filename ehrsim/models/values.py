@@ -51,7 +51,8 @@ def tie_of(sizes: Sizes, code: Array, last_rank: Array) -> Tie:
 def possible(logits: Array, last_rank: Array, tie: Tie) -> Array:
     """Logits (..., values) with no chance of what refers to a last value that is not there, or leads off the scale.
 
-    Nor is there any of a bin that lies wholly within the `tie` of the last value.
+    Nor is there any of a rank that lies wholly within the `tie` of the last value, or a change that ends in it: what is
+    spread over a bin of changes would tell the last value again by chance.
     """
     bins = logits.shape[-1] - CHANGES - 2
     fixed = jnp.asarray(np.arange(bins) / bins, jnp.float32)
@@ -60,7 +61,7 @@ def possible(logits: Array, last_rank: Array, tie: Tie) -> Array:
     low, high = (bound[..., None] for bound in tie)
     known = last_rank[..., None] >= 0
     other = ~((begin >= low) & (end <= high))
-    elsewhere = known & (upper > lower) & ~((lower >= low) & (upper <= high))
+    elsewhere = known & (upper > lower) & ~((lower < high) & (upper > low))
     chances = jnp.concatenate([jnp.ones_like(known), other, known, elsewhere], axis=-1)
     return jnp.where(chances, logits, -jnp.inf)
 

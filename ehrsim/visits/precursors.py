@@ -24,15 +24,15 @@ from ehrsim.visits.sequences import Int64
 from ehrsim.visits.table import Table
 
 Floats = NDArray[np.float64]
-MOST = 4
+MOST = 6
 """Precursors of a code."""
 LEADING = 256
 """Codes that are the precursors of others: a model has a product with so many more numbers, the width of a layer."""
-LEAST_SCORE = 30.0
-"""Score statistic, a chi-squared of one degree of freedom: one of a million pairs has so much by chance."""
+LEAST_SCORE = 15.0
+"""Score statistic, a chi-squared of one degree of freedom: one pair of ten thousand has so much by chance."""
 LEAST_EVENTS = 10
 """First occurrences of a code that are looked at at all, and those that a precursor makes or takes away."""
-CASES, CONTROLS = 1_000, 4
+CASES, CONTROLS = 1_000, 20
 """Steps with the first of a code that are looked at, and others for each."""
 SPREAD = 3.0
 """Standard deviation of a log odds ratio before any data: those that no count bounds are kept from running away."""
