@@ -13,23 +13,18 @@ was chance in each (Robbins & Monro 1951, "A stochastic approximation method").
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
-from ehrsim.batch import Sizes, Visit
-from ehrsim.models.shift import STEP_BINS, STEP_EDGES, Shift, no_shift
+from ehrsim.batch import Sizes
+from ehrsim.margins import Floats, Margins, count
+from ehrsim.models.shift import Shift, no_shift
 from ehrsim.preparation import Data
 from ehrsim.progress import Progress
 from ehrsim.sampling import sample
 from ehrsim.visits import table
-from ehrsim.visits.precursors import Firsts, first_occurrences
-from ehrsim.visits.sequences import Int64
-from ehrsim.visits.table import Table
-
-Floats = NDArray[np.float64]
 
 SIMULATED = 300_000
 """Steps to simulate in a round; more of them leave less to chance."""
@@ -37,139 +32,37 @@ PATIENTS = (500, 20_000)
 """Patients to simulate in a round, at least and at most."""
 AMONG = 4
 """And no more than so many times those to learn from: beyond that the chance in these counts for more."""
+HALF = 0.5
+"""Of the shifts of kinds, which go by two margins, and of values that are not the first: each of those is drawn given
+the one before, which was shifted as well. Weights w(x) on the kernel of a reversible chain K make w(x) (Kw)(x) of its
+stationary distribution, up to w(x) squared."""
 LARGEST = 1.0
 """Of the change of a logit in a round."""
-AT_ONCE = 2_000
-"""Patients whose precursors are counted together."""
-NEVER = 1 << 40
-"""The step with the first of a code that never comes."""
 CREDIBLE = 10.0
 """Events that make a difference count for about half."""
 SEEDS = 1 << 31
 """Simulation begins here, so that users' seeds, which are small, draw other patients."""
 
 
-class Margins(NamedTuple):
-    """Counts over the records of a table; steps that end a record have a kind and nothing else."""
-
-    kind: Floats
-    """(STEP_BINS, kinds) steps, by how many came before"""
-    gap: Floats
-    """(gaps,) steps whose gap is known"""
-    first: Floats
-    """(V,) steps with a code that the patient had never had, out of `fresh` (V,) steps of those who had not; both where
-    none of the code's precursors is known"""
-    fresh: Floats
-    led: Floats
-    """(precursors,) the same of its code where a precursor is known, out of `exposed` (precursors,)"""
-    exposed: Floats
-    again: Floats
-    """(V,) steps with a code that the patient had had, out of `known` (V,) steps of those who had"""
-    known: Floats
-    no_more: Floats
-    """(places + 1,) steps with so many codes, out of `many` (places + 1,) with so many or more"""
-    many: Floats
-    first_value: Floats
-    """(V, value bins) values by rank, of codes that had none before"""
-    later_value: Floats
-    """(V, value bins) values by rank, of codes that had"""
-
-
-def count(steps: Table, sizes: Sizes) -> Margins:
-    """The margins of a table."""
-    visit, size = steps.visit, sizes.vocabulary
-    lengths = np.diff(steps.step_offsets)
-    owner = np.repeat(np.arange(steps.patients), lengths)
-    before = np.arange(len(owner)) - steps.step_offsets[owner]
-    cell = np.searchsorted(STEP_EDGES, before, side="right") * sizes.kinds + visit.kind
-    codes = visit.codes
-    once = codes != np.pad(codes, ((0, 0), (1, 0)))[:, :-1]
-    firsts = first_occurrences(steps, size)
-    begins, of_begin = firsts.step, firsts.code
-    has, first = _tally(codes[(codes > 0) & once], size), _tally(of_begin, size)
-    last = steps.step_offsets[owner[begins]] + lengths[owner[begins]] - 1
-    known = np.bincount(of_begin, weights=last - begins - 1, minlength=size).astype(np.float64)
-    measured = visit.value > 0
-    earliest = measured & once & (visit.last_rank < 0)
-    inner = visit.kind < sizes.death
-    numbers = _tally(((codes > 0) & once).sum(1)[inner], sizes.places + 1)
-    led, exposed, of_any, exposed_to_any = _led(firsts, steps, sizes)
-    return Margins(
-        kind=_tally(cell, STEP_BINS * sizes.kinds).reshape(STEP_BINS, sizes.kinds),
-        gap=_tally(visit.gap[steps.timed], sizes.gaps),
-        first=first - of_any,
-        fresh=inner.sum() - known - exposed_to_any,
-        led=led,
-        exposed=exposed,
-        again=has - first,
-        known=known,
-        no_more=numbers,
-        many=numbers[::-1].cumsum()[::-1],
-        first_value=_by_rank(visit, earliest, sizes),
-        later_value=_by_rank(visit, measured & ~earliest, sizes),
-    )
-
-
-def _led(firsts: Firsts, steps: Table, sizes: Sizes) -> tuple[Floats, Floats, Floats, Floats]:
-    """`led` and `exposed` of margins, and (V,) each the same where any precursor of a code is known."""
-    pairs, of_any = np.zeros((2, len(sizes.precursors))), np.zeros((2, sizes.vocabulary))
-    if not sizes.precursors:
-        return pairs[0], pairs[1], of_any[0], of_any[1]
-    code, before = (np.array([pair[part] for pair in sizes.precursors]) for part in (0, 1))
-    codes, begins = np.unique(code, return_index=True)
-    for begin in range(0, steps.patients, AT_ONCE):
-        end = min(begin + AT_ONCE, steps.patients)
-        of_patient, step_begins = np.diff(firsts.offsets[begin : end + 1]), steps.step_offsets[begin : end + 1]
-        part = slice(firsts.offsets[begin], firsts.offsets[end])
-        first = np.full((end - begin, sizes.vocabulary), NEVER)
-        cells = (np.repeat(np.arange(end - begin), of_patient), firsts.code[part])
-        first[cells] = firsts.step[part] - np.repeat(step_begins[:-1], of_patient)
-        inner = np.diff(step_begins)[:, None] - 1
-        # In one step, only what comes before a code leads to it.
-        known = first[:, before] + (before > code)
-        pairs += _followed(first[:, code], known, inner)
-        of_any[:, codes] += _followed(first[:, codes], np.minimum.reduceat(known, begins, axis=1), inner)
-    return pairs[0], pairs[1], of_any[0], of_any[1]
-
-
-def _followed(first: Int64, known: Int64, inner: Int64) -> Floats:
-    """(2, n) events and steps at risk in patients (N, n), from the step where something is `known` to the `first` event
-    or past the last of `inner` (N, 1) steps.
-    """
-    events = (first < inner) & (known <= first)
-    at_risk = np.clip(np.minimum(first + 1, inner) - known, 0, None)
-    return np.stack([events.sum(0), at_risk.sum(0)]).astype(np.float64)
-
-
-def _by_rank(visit: Visit, which: NDArray[np.bool_], sizes: Sizes) -> Floats:
-    bins = sizes.value_bins
-    rank = np.minimum((visit.rank[which] * bins).astype(np.int64), bins - 1)
-    return _tally(visit.codes[which] * bins + rank, sizes.vocabulary * bins).reshape(-1, bins)
-
-
-def _tally(index: NDArray[np.integer], size: int) -> Floats:
-    return np.bincount(index, minlength=size).astype(np.float64)
-
-
-def shift_towards(real: Margins, simulated: Margins) -> Shift:
+def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
     """What moves the margins of simulated records to those of real ones, if each margin went by its own logit alone."""
+    at_any_age = _difference(*(counts.sum(0) for counts in (real.first, real.fresh, simulated.first, simulated.fresh)))
+    # What is left at each age once that is done.
+    expected = np.minimum(simulated.first * np.exp(at_any_age), simulated.fresh)
+    at_age = _difference(real.first, real.fresh, expected, simulated.fresh)
+    led_to = np.array([pair.code for pair in sizes.precursors], np.int64)
     return Shift(
-        kind=_shares(real.kind, simulated.kind),
+        kind=HALF * _shares(real.kind, simulated.kind),
+        kind_by_age=HALF * _shares(real.kind_by_age, simulated.kind_by_age),
         gap=_shares(real.gap, simulated.gap),
-        first=_difference(real.first, real.fresh, simulated.first, simulated.fresh),
-        led=_difference(real.led, real.exposed, simulated.led, simulated.exposed),
+        first=at_any_age + at_age,
+        # Beyond what shifts the code without precursors.
+        led=_difference(real.led, real.exposed, simulated.led, simulated.exposed) - at_any_age[led_to],
         again=_difference(real.again, real.known, simulated.again, simulated.known),
         no_more=_difference(real.no_more, real.many, simulated.no_more, simulated.many),
         first_value=_shares(real.first_value, simulated.first_value),
-        # A value goes by the last one, so that a shift acts again and again.
-        later_value=_shares(real.later_value, simulated.later_value) * _seldom(real)[:, None],
+        later_value=HALF * _shares(real.later_value, simulated.later_value),
     )
-
-
-def _seldom(real: Margins) -> Floats:
-    """(V,) patients with values of a code for one later value, from 0.1 to 1."""
-    share: Floats = np.clip(real.first_value.sum(1) / np.maximum(real.later_value.sum(1), 1.0), 0.1, 1.0)
-    return share
 
 
 def _shares(real: Floats, simulated: Floats) -> Floats:
@@ -210,7 +103,9 @@ def rake(model: Any, data: Data, rounds: int, seed: int, progress: Progress) -> 
         simulated = _simulated(model.shifted(shift), data, (SEEDS + seed + number) % (1 << 32))
         found.append(discrepancy(real, simulated))
         gain = 1 / (1 + number / 2)
-        shift = Shift(*(old + gain * new for old, new in zip(shift, shift_towards(real, simulated), strict=True)))
+        shift = Shift(
+            *(old + gain * new for old, new in zip(shift, shift_towards(real, simulated, data.sizes), strict=True))
+        )
         progress("rake", number + 1, rounds, "rounds")
     return model.shifted(shift), found
 

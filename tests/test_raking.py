@@ -5,26 +5,29 @@ import numpy as np
 import orjson
 import pytest
 
-from ehrsim import raking, runs
-from ehrsim.models.shift import STEP_BINS, STEP_EDGES, no_shift, step_bin
+from ehrsim import margins, raking, runs
+from ehrsim.models.shift import STEP_BINS, STEP_EDGES, age_bin, no_shift, step_bin
 from ehrsim.progress import silent
 from ehrsim.training import best, fit
 
 
 @pytest.fixture(scope="module")
 def counted(tiny_data):
-    return raking.count(tiny_data.train, tiny_data.sizes)
+    return margins.count(tiny_data.train, tiny_data.sizes)
 
 
 def test_margins_are_counted(counted, tiny_data):
     table, sizes = tiny_data.train, tiny_data.sizes
-    expected = raking.Margins(*(np.zeros_like(part) for part in counted))
+    expected = margins.Margins(*(np.zeros_like(part) for part in counted))
     for first, last in zip(table.step_offsets[:-1], table.step_offsets[1:], strict=True):
         seen, measured = set(), set()
         for before, step in enumerate(range(first, last)):
+            age = int(age_bin(table.visit.age[step]))
+            age_before = int(age_bin(table.visit.age[max(step - 1, first)]))
             expected.kind[int(step_bin(np.float32(before))), table.visit.kind[step]] += 1
+            expected.kind_by_age[age_before, table.visit.kind[step]] += 1
             if table.timed[step]:
-                expected.gap[table.visit.gap[step]] += 1
+                expected.gap[age_before, table.visit.gap[step]] += 1
             if step == last - 1:
                 continue
             codes = table.visit.codes[step]
@@ -42,8 +45,8 @@ def test_margins_are_counted(counted, tiny_data):
                     expected.known[code] += 1
                     expected.again[code] += code in now
                 elif not leads[code]:
-                    expected.fresh[code] += 1
-                    expected.first[code] += code in now
+                    expected.fresh[age, code] += 1
+                    expected.first[age, code] += code in now
             seen |= now
             for place in np.flatnonzero(table.visit.value[step]):
                 code = codes[place]
@@ -62,38 +65,38 @@ def test_bins_of_steps_begin_at_their_edges():
     assert [int(step_bin(np.float32(edge))) for edge in STEP_EDGES] == list(range(1, STEP_BINS))
 
 
-def test_equal_margins_ask_for_no_shift(counted):
-    shift = raking.shift_towards(counted, counted)
+def test_equal_margins_ask_for_no_shift(counted, tiny_data):
+    shift = raking.shift_towards(counted, counted, tiny_data.sizes)
     assert all(np.allclose(part, 0) for part in shift)
     # As many more patients of the same kind ask for none either.
-    twice = raking.Margins(*(2 * part for part in counted))
-    assert all(np.abs(part).max() < 0.2 for part in raking.shift_towards(counted, twice))
+    twice = margins.Margins(*(2 * part for part in counted))
+    assert all(np.abs(part).max() < 0.2 for part in raking.shift_towards(counted, twice, tiny_data.sizes))
 
 
-def test_a_shift_is_the_difference_of_log_odds_where_much_is_known(counted):
+def test_a_shift_of_kinds_is_half_the_difference_of_log_odds_where_much_is_known(counted, tiny_data):
     kinds = counted.kind.shape[1]
     real, simulated = (
         counted._replace(kind=np.tile([share * 1e6, (1 - share) * 1e6] + [0.0] * (kinds - 2), (STEP_BINS, 1)))
         for share in (0.3, 0.2)
     )
-    shift = raking.shift_towards(real, simulated).kind
-    expected = np.log(0.3 / 0.7) - np.log(0.2 / 0.8)
+    shift = raking.shift_towards(real, simulated, tiny_data.sizes).kind
+    expected = (np.log(0.3 / 0.7) - np.log(0.2 / 0.8)) / 2
     assert np.allclose(shift[:, 0], expected, atol=1e-3)
     assert np.allclose(shift[:, 1], -expected, atol=1e-3)
     assert np.allclose(shift[:, 2:], 0), "what neither has is left as it is"
 
 
-def test_few_events_ask_for_little(counted):
-    few = counted._replace(fresh=counted.fresh * 0 + 1000, first=counted.first * 0 + 3)
+def test_few_events_ask_for_little(counted, tiny_data):
+    few = counted._replace(fresh=counted.fresh * 0 + 100, first=counted.first * 0 + 0.25)
     none = few._replace(first=few.first * 0)
-    shift = raking.shift_towards(few, none).first
+    shift = raking.shift_towards(few, none, tiny_data.sizes).first
     assert ((shift > 0) & (shift < 0.5)).all()
 
 
-def test_what_no_real_record_tells_is_left_as_it_is(counted):
+def test_what_no_real_record_tells_is_left_as_it_is(counted, tiny_data):
     longer = counted._replace(kind=counted.kind + np.where(counted.kind.sum(1, keepdims=True) > 0, 0.0, 500.0))
     assert (longer.kind > counted.kind).any()
-    assert np.abs(raking.shift_towards(counted, longer).kind).max() < 0.01
+    assert np.abs(raking.shift_towards(counted, longer, tiny_data.sizes).kind).max() < 0.01
 
 
 @pytest.mark.slow
@@ -101,23 +104,23 @@ def test_a_model_that_was_put_off_is_raked_back(tiny_run, tiny_data):
     """Ends come too soon, a code too seldom, and values are too high: all are mended, in patients not raked by."""
     run = runs.load(tiny_run("vae").folder)
     sizes, off = tiny_data.sizes, no_shift(tiny_data.sizes)
-    of_values = int(np.argmax(raking.count(tiny_data.train, sizes).later_value.sum(1)))
+    of_values = int(np.argmax(margins.count(tiny_data.train, sizes).later_value.sum(1)))
     off.kind[:, sizes.end] += 1.5
     off.first[:] -= 0.7
     off.first_value[of_values] += np.linspace(-2, 2, sizes.value_bins)
-    real = raking.count(tiny_data.train, sizes)
+    real = margins.count(tiny_data.train, sizes)
     model = run.model.shifted(off)
     raked, found = raking.rake(model, tiny_data, 8, 3, silent)
     before, after = (raking._simulated(candidate, tiny_data, 7) for candidate in (model, raked))
 
-    def steps(margins: raking.Margins) -> float:
-        return margins.kind.sum() / margins.kind[:, sizes.death :].sum()
+    def steps(of: margins.Margins) -> float:
+        return of.kind.sum() / of.kind[:, sizes.death :].sum()
 
-    def carried(margins: raking.Margins) -> float:
-        return margins.first.sum() / margins.fresh.sum()
+    def carried(of: margins.Margins) -> float:
+        return of.first.sum() / of.fresh.sum()
 
-    def middle(margins: raking.Margins) -> float:
-        return np.average(np.arange(sizes.value_bins), weights=margins.first_value[of_values]) / sizes.value_bins
+    def middle(of: margins.Margins) -> float:
+        return np.average(np.arange(sizes.value_bins), weights=of.first_value[of_values]) / sizes.value_bins
 
     for figure, off_by in ((steps, 0.2), (carried, 0.15), (middle, 0.15)):
         wrong, mended = abs(figure(before) - figure(real)), abs(figure(after) - figure(real))

@@ -25,7 +25,7 @@ from ehrsim.models.layers import (
     moment_features,
     table,
 )
-from ehrsim.models.shift import STEP_BINS, Shift, step_bin
+from ehrsim.models.shift import AGE_BINS, STEP_BINS, Shift, age_bin, step_bin
 from ehrsim.models.value_head import ValueHead, centred
 
 BRISK = 3.0
@@ -48,7 +48,9 @@ class VisitDecoder(nnx.Module):
         self.feature = Linear(inputs, width, rng)
         self.kind = Linear(width, sizes.kinds, rng, 0.1)
         self.kind_by_steps = constant(0.0, STEP_BINS, sizes.kinds)
+        self.kind_by_age = constant(0.0, AGE_BINS, sizes.kinds)
         self.gap = Linear(width, sizes.gaps, rng, 0.1)
+        self.gap_by_age = constant(0.0, AGE_BINS, sizes.gaps)
         self.ahead = Linear(width, AHEAD_FEATURES, rng, 0.1)
         self.clock = constant(0.0, sizes.kinds, sizes.clocks)
         self.same_clock = constant(0.0, 2, sizes.kinds)
@@ -86,9 +88,10 @@ class VisitDecoder(nnx.Module):
             placed = feature + self.of_kind[...][visit.kind] + self.of_gap[...][visit.gap]
             return self.body(jax.nn.silu(placed + self.moment(moment_features(visit.moment))))
 
+        by_age = age_bin(before.age)
         return Heads(
-            kind=lambda: self.kind(feature) + self.kind_by_steps[...][step_bin(steps)],
-            gap=lambda visit: self._gap(timed(visit), before.year),
+            kind=lambda: self.kind(feature) + self.kind_by_steps[...][step_bin(steps)] + self.kind_by_age[...][by_age],
+            gap=lambda visit: self._gap(timed(visit), before.year) + self.gap_by_age[...][by_age],
             clock=lambda visit: self._clock(visit.kind, memory),
             codes=self.emission(body, memory),
             events=lambda visit: self._events(visit, body(visit), memory.seen),
@@ -98,7 +101,8 @@ class VisitDecoder(nnx.Module):
         """The decoder with its logits shifted."""
         decoder: VisitDecoder = jax.tree.map(lambda part: part, self)
         decoder.kind_by_steps = added(self.kind_by_steps, shift.kind)
-        decoder.gap.bias = added(self.gap.bias, shift.gap)
+        decoder.kind_by_age = added(self.kind_by_age, shift.kind_by_age)
+        decoder.gap_by_age = added(self.gap_by_age, shift.gap)
         decoder.emission = self.emission.shifted(shift)
         decoder.value = self.value.shifted(shift)
         return decoder

@@ -25,7 +25,7 @@ from ehrsim.batch import Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, At, Memory, OrderedHead, SetHead
 from ehrsim.models.layers import QUICK, Constant, Linear, added, along, constant, table
-from ehrsim.models.shift import Shift
+from ehrsim.models.shift import AGE_BINS, Shift, age_bin
 
 RECALLED = 3
 """Sets of codes that are remembered: those of the visit before, those of any before, and those still to come."""
@@ -47,6 +47,7 @@ class CodeLogits(nnx.Module):
         # What has a precursor is rare without it, and as usual with it or once it has come.
         self.bias = Constant(jnp.asarray(bias - without))
         self.of_kind = constant(0.0, sizes.kinds, sizes.vocabulary)
+        self.first_by_age = constant(0.0, AGE_BINS, sizes.vocabulary)
         self.copy = Constant(jnp.asarray(np.stack([0 * without, without])))
         # Quick: a code that few have, once it is asked for, is many times as likely, and is not often seen asked for.
         self.wanted = constant(0.0, sizes.vocabulary)
@@ -54,10 +55,9 @@ class CodeLogits(nnx.Module):
     def shifted(self, shift: Shift) -> CodeLogits:
         """The logits with those of codes shifted."""
         logits: CodeLogits = jax.tree.map(lambda part: part, self)
-        logits.bias = added(self.bias, shift.first)
-        logits.copy = added(self.copy, np.stack([0 * shift.first, shift.again - shift.first]))
-        led_to = np.array([pair.code for pair in self.sizes.precursors], np.int64)
-        logits.precursor = added(self.precursor, (shift.led - shift.first[led_to]) / QUICK)
+        logits.first_by_age = added(self.first_by_age, shift.first)
+        logits.copy = added(self.copy, np.stack([0 * shift.again, shift.again]))
+        logits.precursor = added(self.precursor, shift.led / QUICK)
         return logits
 
     def led_to(self, seen: Array, known: Array, part: slice) -> Array:
@@ -88,9 +88,12 @@ class CodeLogits(nnx.Module):
         """(..., codes of `part`) from `query` (..., width)."""
         return jnp.dot(query, self.head[...][:, part], preferred_element_type=jnp.float32)
 
-    def recalled(self, gates: Array, kind: Array, memory: Memory, part: slice) -> Array:
-        """(..., codes of `part`) from the kind of visit and, through `gates` (..., RECALLED), what is remembered."""
+    def recalled(self, gates: Array, kind: Array, age: Array, memory: Memory, part: slice) -> Array:
+        """(..., codes of `part`) from the kind of visit, the age and, through `gates` (..., RECALLED), what is
+        remembered.
+        """
         logits = self.of_kind[...][kind, part]
+        logits = logits + self.first_by_age[...][age_bin(age), part] * (1 - memory.seen[..., part])
         logits = logits + along(self.bias[...][part], logits)
         weights = (*self.copy[...], QUICK * self.wanted[...])
         for index, remembered in enumerate((memory.previous, memory.seen, memory.wanted)):
@@ -126,7 +129,7 @@ class SetEmission(nnx.Module):
         so_far = jnp.maximum(memory.seen, base.multi_hot(earlier, self.sizes.vocabulary)) if group else memory.seen
         query = jax.nn.silu(self.queries[group](jax.nn.silu(known)))
         gates, part = self.copy_gates[group](query), slice(first, last)
-        logits = self.logits.matched(query, part) + self.logits.recalled(gates, visit.kind, memory, part)
+        logits = self.logits.matched(query, part) + self.logits.recalled(gates, visit.kind, visit.age, memory, part)
         return logits + self.logits.led_to(memory.seen, so_far, part)
 
 
@@ -169,7 +172,7 @@ class OrderedEmission(nnx.Module):
         def begin(visit: Visit) -> _Prefix:
             state = body(visit)
             nothing = jnp.zeros_like(visit.kind)
-            recalled = self._recalled(state, visit.kind, memory)
+            recalled = self._recalled(state, visit, memory)
             recalled = recalled + self.logits.led_to(memory.seen, memory.seen, slice(None))
             return _Prefix(state, nothing, nothing, recalled, memory.seen)
 
@@ -182,8 +185,8 @@ class OrderedEmission(nnx.Module):
             begin=begin, logits=self._logits, after=after, at=lambda visit: self._at(visit, body(visit), memory)
         )
 
-    def _recalled(self, state: Array, kind: Array, memory: Memory) -> Array:
-        return self.logits.recalled(self.copy_gates(jax.nn.silu(state)), kind, memory, slice(None))
+    def _recalled(self, state: Array, visit: Visit, memory: Memory) -> Array:
+        return self.logits.recalled(self.copy_gates(jax.nn.silu(state)), visit.kind, visit.age, memory, slice(None))
 
     def _logits(self, prefix: _Prefix) -> Array:
         query = jax.nn.silu(self.query(jax.nn.silu(prefix.total + self.of_last[...][prefix.last])))
@@ -206,7 +209,7 @@ class OrderedEmission(nnx.Module):
         totals = jnp.concatenate([body[None], after])
         padded = jnp.concatenate([jnp.zeros_like(visit.codes[..., :1]), visit.codes], axis=-1)
         number = jnp.cumsum(jnp.pad(once > 0, [(0, 0)] * (once.ndim - 1) + [(1, 0)]), axis=-1, dtype=jnp.int32)
-        recalled = self._recalled(body, visit.kind, memory)
+        recalled = self._recalled(body, visit, memory)
 
         def logits(at: At) -> Array:
             *step, place = at

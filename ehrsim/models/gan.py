@@ -124,8 +124,8 @@ class SoftCodes(nnx.Module):
         feature = self.feature(jnp.concatenate([h, patient, u, moment], axis=-1)) + self.of_kind[...][kind]
         query = jax.nn.silu(self.query(jax.nn.silu(feature)))
         every = slice(None)
-        logits = self.logits.matched(query, every) + self.logits.recalled(self.copy_gates(query), kind, memory, every)
-        return logits + self.logits.led_to(memory.seen, memory.seen, every)
+        recalled = self.logits.recalled(self.copy_gates(query), kind, visit.age, memory, every)
+        return self.logits.matched(query, every) + recalled + self.logits.led_to(memory.seen, memory.seen, every)
 
 
 class Autoencoder(VAE):

@@ -15,6 +15,9 @@ Array = Any
 STEP_EDGES = (1, 2, 3, 4, 5, 6, 7, 9, 12, 16, 22, 30, 42, 60, 85, 120, 170, 240, 340, 480)
 """Where a record has had so many steps, another bin of `Shift.kind` begins."""
 STEP_BINS = len(STEP_EDGES) + 1
+AGE_EDGES = (1, 2, 5, 10, 18, 30, 40, 50, 60, 70, 80, 90)
+"""Years of age (since the patient's origin) where another bin begins."""
+AGE_BINS = len(AGE_EDGES) + 1
 
 
 class Shift(NamedTuple):
@@ -22,12 +25,14 @@ class Shift(NamedTuple):
 
     kind: Array
     """(STEP_BINS, kinds) by how many steps a record has had"""
+    kind_by_age: Array
+    """(AGE_BINS, kinds) by the age at the step before"""
     gap: Array
-    """(gaps,)"""
+    """(AGE_BINS, gaps) by the age at the step before"""
     first: Array
-    """(V,) of codes that the patient never had"""
+    """(AGE_BINS, V) of codes that the patient never had, by age"""
     led: Array
-    """(precursors,) of their codes where one of these is known"""
+    """(precursors,) of their codes where one of these is known, beyond `first`"""
     again: Array
     """(V,) of codes that the patient has had"""
     no_more: Array
@@ -40,18 +45,23 @@ class Shift(NamedTuple):
 
 def no_shift(sizes: Sizes) -> Shift:
     """The shift that changes nothing."""
-    codes, of_rank = (sizes.vocabulary,), (sizes.vocabulary, sizes.value_bins)
-    shapes = (
-        (STEP_BINS, sizes.kinds),
-        (sizes.gaps,),
-        codes,
-        (len(sizes.precursors),),
-        codes,
-        (sizes.places + 1,),
-        of_rank,
-        of_rank,
+    codes, of_rank = sizes.vocabulary, (sizes.vocabulary, sizes.value_bins)
+    return Shift(
+        kind=np.zeros((STEP_BINS, sizes.kinds)),
+        kind_by_age=np.zeros((AGE_BINS, sizes.kinds)),
+        gap=np.zeros((AGE_BINS, sizes.gaps)),
+        first=np.zeros((AGE_BINS, codes)),
+        led=np.zeros(len(sizes.precursors)),
+        again=np.zeros(codes),
+        no_more=np.zeros(sizes.places + 1),
+        first_value=np.zeros(of_rank),
+        later_value=np.zeros(of_rank),
     )
-    return Shift(*(np.zeros(shape) for shape in shapes))
+
+
+def age_bin(age: Array) -> Array:
+    """(...) int32 the bin of an age in years."""
+    return jnp.searchsorted(jnp.array(AGE_EDGES, jnp.float32), age, side="right", method="compare_all")
 
 
 def step_bin(steps: Array) -> Array:

@@ -1,0 +1,140 @@
+"""Margins of records: counts that simulated records have to share with real ones, for `ehrsim.raking`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from ehrsim.batch import Sizes, Visit
+from ehrsim.models.shift import AGE_BINS, AGE_EDGES, STEP_BINS, STEP_EDGES
+from ehrsim.visits.precursors import Firsts, first_occurrences
+from ehrsim.visits.sequences import Int64
+from ehrsim.visits.table import Table
+
+Floats = NDArray[np.float64]
+
+AT_ONCE = 1_000
+"""Patients whose precursors are counted together."""
+
+
+class Margins(NamedTuple):
+    """Counts over the records of a table; steps that end a record have a kind and nothing else."""
+
+    kind: Floats
+    """(STEP_BINS, kinds) steps, by how many came before"""
+    kind_by_age: Floats
+    """(AGE_BINS, kinds) steps, by the age at the step before"""
+    gap: Floats
+    """(AGE_BINS, gaps) steps whose gap is known, by the age at the step before"""
+    first: Floats
+    """(AGE_BINS, V) steps with a code that the patient had never had, out of `fresh` (AGE_BINS, V) steps of those who
+    had not; both by age, and where none of the code's precursors is known"""
+    fresh: Floats
+    led: Floats
+    """(precursors,) the same of its code where a precursor is known, out of `exposed` (precursors,)"""
+    exposed: Floats
+    again: Floats
+    """(V,) steps with a code that the patient had had, out of `known` (V,) steps of those who had"""
+    known: Floats
+    no_more: Floats
+    """(places + 1,) steps with so many codes, out of `many` (places + 1,) with so many or more"""
+    many: Floats
+    first_value: Floats
+    """(V, value bins) values by rank, of codes that had none before"""
+    later_value: Floats
+    """(V, value bins) values by rank, of codes that had"""
+
+
+def count(steps: Table, sizes: Sizes) -> Margins:
+    """The margins of a table."""
+    visit, rows = steps.visit, len(steps.visit.kind)
+    lengths = np.diff(steps.step_offsets)
+    owner = np.repeat(np.arange(steps.patients), lengths)
+    before = np.arange(rows) - steps.step_offsets[owner]
+    age = np.searchsorted(np.array(AGE_EDGES), np.asarray(visit.age), side="right")
+    age_before = np.where(before == 0, age, np.roll(age, 1))
+    codes, inner = visit.codes, visit.kind < sizes.death
+    distinct = (codes > 0) & (codes != np.pad(codes, ((0, 0), (1, 0)))[:, :-1])
+    numbers = _tally(distinct.sum(1)[inner], sizes.places + 1)
+    firsts = first_occurrences(steps, sizes.vocabulary)
+    passed = np.concatenate([np.zeros((1, AGE_BINS)), (np.eye(AGE_BINS)[age] * inner[:, None]).cumsum(0)])
+    first = _by(age[firsts.step], firsts.code, AGE_BINS, sizes.vocabulary)
+    last = steps.step_offsets[owner[firsts.step] + 1] - 1
+    known = _sums_by(firsts.code, passed[last] - passed[firsts.step + 1], sizes.vocabulary).T
+    led, exposed, first_led, fresh_led = _led(firsts, steps, sizes, age, passed)
+    measured = visit.value > 0
+    earliest = measured & distinct & (visit.last_rank < 0)
+    return Margins(
+        kind=_by(np.searchsorted(STEP_EDGES, before, side="right"), visit.kind, STEP_BINS, sizes.kinds),
+        kind_by_age=_by(age_before, visit.kind, AGE_BINS, sizes.kinds),
+        gap=_by(age_before[steps.timed], visit.gap[steps.timed], AGE_BINS, sizes.gaps),
+        first=first - first_led,
+        fresh=passed[-1][:, None] - known - fresh_led,
+        led=led,
+        exposed=exposed,
+        again=_tally(codes[distinct], sizes.vocabulary) - first.sum(0),
+        known=known.sum(0),
+        no_more=numbers,
+        many=numbers[::-1].cumsum()[::-1],
+        first_value=_by_rank(visit, earliest, sizes),
+        later_value=_by_rank(visit, measured & ~earliest, sizes),
+    )
+
+
+def _led(
+    firsts: Firsts, steps: Table, sizes: Sizes, age: Int64, passed: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """`led` and `exposed` of margins, and (AGE_BINS, V) each the same where any precursor of a code is known.
+
+    `age` (rows,) is the bin of each row, and `passed` (rows + 1, AGE_BINS) how many steps of each bin come before it.
+    """
+    led, exposed = np.zeros((2, len(sizes.precursors)))
+    first_led, fresh_led = np.zeros((2, AGE_BINS, sizes.vocabulary))
+    if not sizes.precursors:
+        return led, exposed, first_led, fresh_led
+    code, before = (np.array([pair[part] for pair in sizes.precursors]) for part in (0, 1))
+    codes, begins = np.unique(code, return_index=True)
+    for begin in range(0, steps.patients, AT_ONCE):
+        end = min(begin + AT_ONCE, steps.patients)
+        # The step that ends a record stands for never.
+        last = steps.step_offsets[begin + 1 : end + 1, None] - 1
+        first = np.repeat(last, sizes.vocabulary, axis=1)
+        patient = np.repeat(np.arange(end - begin), np.diff(firsts.offsets[begin : end + 1]))
+        part = slice(firsts.offsets[begin], firsts.offsets[end])
+        first[patient, firsts.code[part]] = firsts.step[part]
+        # In one step, only what comes before a code leads to it.
+        since = first[:, before] + (before > code)
+        at_risk = np.clip(np.minimum(first[:, code] + 1, last) - since, 0, None)
+        led += ((since <= first[:, code]) & (first[:, code] < last)).sum(0)
+        exposed += at_risk.sum(0)
+        of, since = first[:, codes], np.minimum.reduceat(since, begins, axis=1)
+        stop = np.maximum(np.minimum(of + 1, last), since)
+        who, which = np.nonzero((since <= of) & (of < last))
+        first_led += _by(age[of[who, which]], codes[which], AGE_BINS, sizes.vocabulary)
+        for number in range(AGE_BINS):
+            fresh_led[number, codes] += (passed[stop, number] - passed[np.minimum(since, stop), number]).sum(0)
+    return led, exposed, first_led, fresh_led
+
+
+def _by_rank(visit: Visit, which: NDArray[np.bool_], sizes: Sizes) -> Floats:
+    bins = sizes.value_bins
+    rank = np.minimum((visit.rank[which] * bins).astype(np.int64), bins - 1)
+    return _by(visit.codes[which], rank, sizes.vocabulary, bins)
+
+
+def _by(one: NDArray[np.integer], other: NDArray[np.integer], rows: int, columns: int) -> Floats:
+    """(rows, columns) how often both indices occur together."""
+    return _tally(one.astype(np.int64) * columns + other, rows * columns).reshape(rows, columns)
+
+
+def _sums_by(index: Int64, of: Floats, size: int) -> Floats:
+    """(size, n) sums of the rows of `of` (m, n) by index (m,)."""
+    sums: Floats = sparse.csr_matrix((np.ones(len(index)), (index, np.arange(len(index)))), (size, len(index))) @ of
+    return sums
+
+
+def _tally(index: NDArray[np.integer], size: int) -> Floats:
+    return np.bincount(index, minlength=size).astype(np.float64)
