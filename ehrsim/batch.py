@@ -23,6 +23,7 @@ class Precursor(NamedTuple):
 
     code: int
     before: int
+    """A code, or from the size of the vocabulary on one of `Sizes.classes`."""
     weight: float
     """Log odds ratio of `code` with `before` in the record, to begin with."""
 
@@ -57,6 +58,8 @@ class Sizes(NamedTuple):
     """Values so common that they take whole bins: their code, and from which rank up to which."""
     precursors: tuple[Precursor, ...] = ()
     """By code."""
+    classes: tuple[tuple[int, ...], ...] = ()
+    """Codes, ascending, any of which may be the precursor of another."""
 
     @property
     def value_bins(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ehrsim.batch import Sizes, Visit
+from ehrsim.batch import Precursor, Sizes, Visit
 from ehrsim.models.shift import AGE_BINS, AGE_EDGES, STEP_BINS, STEP_EDGES
 from ehrsim.visits.precursors import Firsts, first_occurrences
 from ehrsim.visits.sequences import Int64
@@ -95,7 +95,7 @@ def _led(
     first_led, fresh_led = np.zeros((2, AGE_BINS, sizes.vocabulary))
     if not sizes.precursors:
         return led, exposed, first_led, fresh_led
-    code, before = (np.array([pair[part] for pair in sizes.precursors]) for part in (0, 1))
+    code = np.array([pair.code for pair in sizes.precursors])
     codes, begins = np.unique(code, return_index=True)
     for begin in range(0, steps.patients, AT_ONCE):
         end = min(begin + AT_ONCE, steps.patients)
@@ -105,8 +105,7 @@ def _led(
         patient = np.repeat(np.arange(end - begin), np.diff(firsts.offsets[begin : end + 1]))
         part = slice(firsts.offsets[begin], firsts.offsets[end])
         first[patient, firsts.code[part]] = firsts.step[part]
-        # In one step, only what comes before a code leads to it.
-        since = first[:, before] + (before > code)
+        since = np.stack([_since(first, pair, sizes) for pair in sizes.precursors], axis=1)
         at_risk = np.clip(np.minimum(first[:, code] + 1, last) - since, 0, None)
         led += ((since <= first[:, code]) & (first[:, code] < last)).sum(0)
         exposed += at_risk.sum(0)
@@ -117,6 +116,15 @@ def _led(
         for number in range(AGE_BINS):
             fresh_led[number, codes] += (passed[stop, number] - passed[np.minimum(since, stop), number]).sum(0)
     return led, exposed, first_led, fresh_led
+
+
+def _since(first: Int64, pair: Precursor, sizes: Sizes) -> Int64:
+    """(N,) the step from which on a precursor is known to those whose `first` (N, V) steps with each code are given."""
+    alone = pair.before < sizes.vocabulary
+    codes = np.array([pair.before] if alone else sizes.classes[pair.before - sizes.vocabulary])
+    # In one step, only what comes before a code leads to it.
+    since: Int64 = (first[:, codes] + (codes > pair.code)).min(axis=1)
+    return since
 
 
 def _by_rank(visit: Visit, which: NDArray[np.bool_], sizes: Sizes) -> Floats:

@@ -17,7 +17,7 @@ from ehrsim.batch import Sizes
 from ehrsim.errors import InputError
 from ehrsim.visits import Sequences, encode, packing, table
 from ehrsim.visits.packing import Shape
-from ehrsim.visits.precursors import precursors
+from ehrsim.visits.precursors import with_precursors
 from ehrsim.visits.scales import Scales, fit_scales
 
 DAY = 86_400
@@ -51,7 +51,7 @@ def prepare(events: str | Path | pl.LazyFrame | pl.DataFrame, *, min_patients: i
     scales = fit_scales(sequences, vocab, step_seconds)
     sizes = table.sizes(vocab, scales, table.suggest_places(sequences))
     steps, tabulated = table.tabulate(sequences, scales, sizes)
-    sizes = sizes._replace(precursors=precursors(steps, sizes))
+    sizes = with_precursors(sizes, steps)
     if not steps.patients:
         raise InputError("no training patient has a visit or a known life span", hint="see ehrsim inspect")
     tuning_steps = table.tabulate(held, scales, sizes)[0] if held.patients else steps

@@ -120,10 +120,11 @@ def _blank(config: RunConfig, vocabulary: Vocabulary, scales: Scales, source: Pa
     try:
         model_config = msgspec.convert(config.model_config, models.MODELS[config.model].config)
         places = msgspec.convert(config.sizes.get("places"), Annotated[int, msgspec.Meta(ge=1)])
-        found = msgspec.convert(config.sizes.get("precursors"), tuple[Precursor, ...])
+        precursors = msgspec.convert(config.sizes.get("precursors"), tuple[Precursor, ...])
+        classes = msgspec.convert(config.sizes.get("classes"), tuple[tuple[int, ...], ...])
     except msgspec.ValidationError as error:
         raise RunError(f"{source}: {error}") from error
-    sizes = table.sizes(vocabulary, scales, places, found)
+    sizes = table.sizes(vocabulary, scales, places)._replace(precursors=precursors, classes=classes)
     if msgspec.json.decode(msgspec.json.encode(sizes._asdict())) != config.sizes:
         raise RunError(f"{source}: the sizes are not those of the vocabulary and scales", hint="copy the whole folder")
     return jax.eval_shape(lambda: models.create(config.model, sizes, model_config, 0))

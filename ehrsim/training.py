@@ -112,8 +112,7 @@ def fit(
     progress("prepare", 0, None, "events")
     data = prepare(events, min_patients=config.min_patients, steps_per_batch=config.steps_per_batch)
     if source:
-        pairs = inherited(source, data.vocabulary, data.sizes.precursors)
-        data = data._replace(sizes=data.sizes._replace(precursors=pairs))
+        data = data._replace(sizes=inherited(source, data.vocabulary, data.sizes))
     of_model = models.suited(of_model, data.provenance["data"]["steps"], anew=source is not None)
     run_config = RunConfig(
         format_version=runs.FORMAT_VERSION,

@@ -23,7 +23,7 @@ from ehrsim.vocabulary import Vocabulary
 
 Int64 = NDArray[np.int64]
 
-PRECURSOR = "logits.precursor.value"
+PRECURSOR = "precursors.weight.value"
 """End of the path of weights that go by pairs of codes."""
 PLAIN, MIXED = "plain", "mixed"
 """Axes that go by nothing that is named, and by a product of what is: the weights of the latter are not taken over."""
@@ -65,31 +65,40 @@ def transferred(run: Run, fresh: Any, vocabulary: Vocabulary) -> Any:
     return jax.tree.unflatten(structure, filled)
 
 
-def inherited(run: Run, vocabulary: Vocabulary, found: tuple[Precursor, ...]) -> tuple[Precursor, ...]:
-    """The precursors of a model that begins with `run`: those of the run for codes that it knows, `found` for others.
+def inherited(run: Run, vocabulary: Vocabulary, found: Sizes) -> Sizes:
+    """The sizes of a model that begins with `run`: precursors of the run for codes that it knows, those `found` for
+    others.
 
     What the run has learned of a code rests on its own precursors.
     """
-    match = match_codes(run.vocabulary, vocabulary)
+    old, match = run.model.sizes, match_codes(run.vocabulary, vocabulary)
     known = dict(zip(match.new.tolist(), match.old.tolist(), strict=True))
-    of_run: dict[int, list[Precursor]] = {}
-    for pair in run.model.sizes.precursors:
-        of_run.setdefault(pair.code, []).append(pair)
-    pairs = [pair for pair in found if pair.code not in known]
-    for code, old in known.items():
-        taken = [
-            Precursor(code, int(before), pair.weight)
-            for pair in of_run.get(old, [])
-            for before in match.new[match.old == pair.before]
-            if before != code
-        ]
-        pairs += taken[:MOST]
-    return tuple(sorted(pairs, key=lambda pair: pair.code))
+    classes = [tuple(match.new[np.isin(match.old, members)].tolist()) for members in old.classes]
+
+    def of_new_data(before: int) -> int:
+        return before + len(classes) if before >= found.vocabulary else before
+
+    def of_run(before: int) -> list[int]:
+        if before < old.vocabulary:
+            return [int(new) for new in match.new[match.old == before]]
+        index = before - old.vocabulary
+        return [found.vocabulary + index] if classes[index] else []
+
+    pairs = [p._replace(before=of_new_data(p.before)) for p in found.precursors if p.code not in known]
+    for code, same in known.items():
+        taken = [pair for pair in old.precursors if pair.code == same]
+        pairs += [Precursor(code, before, pair.weight) for pair in taken for before in of_run(pair.before)][:MOST]
+    pairs = [pair for pair in pairs if pair.code != pair.before]
+    return found._replace(
+        precursors=tuple(sorted(pairs, key=lambda pair: pair.code)), classes=(*classes, *found.classes)
+    )
 
 
 def _weights_of_pairs(new: jax.Array, sizes: Sizes, old: jax.Array, of_run: Sizes, match: Matched) -> jax.Array:
     """Weights of precursors, `new` but for those of pairs that the run has as well."""
     known = dict(zip(match.new.tolist(), match.old.tolist(), strict=True))
+    # The classes of the run come first.
+    known |= {sizes.vocabulary + index: of_run.vocabulary + index for index in range(len(of_run.classes))}
     pairs = [(pair.code, pair.before) for pair in of_run.precursors]
     learned = dict(zip(pairs, np.asarray(old).tolist(), strict=True))
     filled = np.array(new)

@@ -36,7 +36,9 @@ def test_margins_are_counted(counted, tiny_data):
             expected.many[: len(now) + 1] += 1
             leads = dict.fromkeys(range(sizes.vocabulary), False)
             for index, (code, precursor, _) in enumerate(sizes.precursors):
-                if code not in seen and (precursor in seen or (precursor in now and precursor < code)):
+                of_class = precursor - sizes.vocabulary
+                leading = {precursor} if of_class < 0 else set(sizes.classes[of_class])
+                if code not in seen and leading & (seen | {other for other in now if other < code}):
                     leads[code] = True
                     expected.exposed[index] += 1
                     expected.led[index] += code in now

@@ -89,21 +89,32 @@ def test_a_model_of_the_same_codes_is_the_run_itself(tiny_run):
 def test_precursors_of_known_codes_come_with_the_run(tiny_run):
     run = runs.load(tiny_run("vae").folder)
     index = {entry.code: number for entry, number in run.vocabulary.index.items()}
-    pairs = (Precursor(index["RxNorm//860975"], index["ICD10CM//E11.9"], 2.0),)
-    model = models.create("vae", run.model.sizes._replace(precursors=pairs), run.model_config, 3)
-    model.decoder.emission.logits.precursor[...] = jnp.array([0.37])
+    drug, disease, pressure = (index[code] for code in ("RxNorm//860975", "ICD10CM//E11.9", "LOINC//8480-6"))
+    pairs = (Precursor(drug, disease, 2.0), Precursor(pressure, run.vocabulary.size, -1.0))
+    of_run = run.model.sizes._replace(precursors=pairs, classes=((disease, index["ICD10CM//J06.9"]),))
+    model = models.create("vae", of_run, run.model_config, 3)
+    model.decoder.emission.logits.precursors.weight[...] = jnp.array([0.37, -0.2])
     run = run._replace(model=model)
-    found = (Precursor(2, 1, 5.0), Precursor(3, 2, 4.0))
-    assert [OTHER.entries[number - 1].code for number in (1, 2, 3)] == [
+    assert [entry.code for entry in OTHER.entries] == [
         "ICD10CM//E11.9",
         "ICD10CM//Z99.9",
         "RxNorm//860975",
+        "LOINC//8480-6",
     ]
-    taken = inherited(run, OTHER, found)
-    assert taken == (found[0], Precursor(3, 1, 2.0)), "those found for a code that is new, the run's for one it knows"
-    sizes = table.sizes(OTHER, run.scales, run.model.sizes.places, taken)
+    found = table.sizes(OTHER, run.scales, run.model.sizes.places)._replace(
+        precursors=(Precursor(2, 1, 5.0), Precursor(2, 5, 3.0), Precursor(3, 2, 4.0)), classes=((3, 4),)
+    )
+    sizes = inherited(run, OTHER, found)
+    assert sizes.classes == ((1,), (3, 4)), "those of the run first, with the codes that there are"
+    assert sizes.precursors == (
+        Precursor(2, 1, 5.0),
+        Precursor(2, 6, 3.0),
+        Precursor(3, 1, 2.0),
+        Precursor(4, 5, -1.0),
+    ), "those found for a code that is new, the run's for one it knows"
     moved = transferred(run, models.create("vae", sizes, run.model_config, 4), OTHER)
-    np.testing.assert_allclose(moved.decoder.emission.logits.precursor[...], [5.0 / QUICK, 0.37])
+    weights = moved.decoder.emission.logits.precursors.weight[...]
+    np.testing.assert_allclose(weights, [5.0 / QUICK, 3.0 / QUICK, 0.37, -0.2])
 
 
 def test_fit_begins_with_the_run_and_is_never_worse(tiny_run, tiny_events, tmp_path):

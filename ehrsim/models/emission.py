@@ -25,6 +25,7 @@ from ehrsim.batch import Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, At, Memory, OrderedHead, SetHead
 from ehrsim.models.layers import QUICK, Constant, Linear, added, along, constant, table
+from ehrsim.models.precursors import PrecursorTerm
 from ehrsim.models.shift import AGE_BINS, Shift, age_bin
 
 RECALLED = 3
@@ -38,12 +39,10 @@ class CodeLogits(nnx.Module):
     """Logits of codes: a query against their own vectors, a bias by the kind of visit, and the copy term."""
 
     def __init__(self, sizes: Sizes, width: int, bias: float, rng: np.random.Generator) -> None:
-        self.sizes = sizes
-        weights = np.array([pair.weight for pair in sizes.precursors], np.float32)
         without = np.zeros(sizes.vocabulary, np.float32)
-        np.maximum.at(without, [pair.code for pair in sizes.precursors], weights)
+        np.maximum.at(without, [pair.code for pair in sizes.precursors], [pair.weight for pair in sizes.precursors])
         self.head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
-        self.precursor = Constant(jnp.asarray(weights / QUICK))
+        self.precursors = PrecursorTerm(sizes)
         # What has a precursor is rare without it, and as usual with it or once it has come.
         self.bias = Constant(jnp.asarray(bias - without))
         self.of_kind = constant(0.0, sizes.kinds, sizes.vocabulary)
@@ -57,32 +56,8 @@ class CodeLogits(nnx.Module):
         logits: CodeLogits = jax.tree.map(lambda part: part, self)
         logits.first_by_age = added(self.first_by_age, shift.first)
         logits.copy = added(self.copy, np.stack([0 * shift.again, shift.again]))
-        logits.precursor = added(self.precursor, shift.led / QUICK)
+        logits.precursors = self.precursors.shifted(shift.led)
         return logits
-
-    def led_to(self, seen: Array, known: Array, part: slice) -> Array:
-        """(..., codes of `part`) from precursors.
-
-        `seen` (..., V) are the codes of visits before, `known` (..., V) also those of this visit so far.
-        """
-        before = np.unique([pair.before for pair in self.sizes.precursors]).astype(np.int32)
-        total = jnp.dot(known[..., before], self._leads(part)[:-1], preferred_element_type=jnp.float32)
-        return total * (1 - seen[..., part])
-
-    def led_on(self, seen: Array, code: Array) -> Array:
-        """(..., V) what `code` (...) adds to `led_to` when it is drawn."""
-        before = np.unique([pair.before for pair in self.sizes.precursors]).astype(np.int32)
-        rows = np.full(self.sizes.vocabulary, len(before), np.int32)
-        rows[before] = np.arange(len(before))
-        new = 1 - jnp.take_along_axis(seen, code[..., None], axis=-1)
-        return self._leads(slice(None))[jnp.asarray(rows)[code]] * new * (1 - seen)
-
-    def _leads(self, part: slice) -> Array:
-        """(precursors + 1, codes of `part`) weights by code that leads, in ascending order, and a row without any."""
-        code, before = (np.array([pair[at] for pair in self.sizes.precursors], np.int32) for at in (0, 1))
-        names, row = np.unique(before, return_inverse=True)
-        nothing = jnp.zeros((len(names) + 1, self.sizes.vocabulary), jnp.float32)
-        return nothing.at[row, code].set(QUICK * self.precursor[...])[:, part]
 
     def matched(self, query: Array, part: slice) -> Array:
         """(..., codes of `part`) from `query` (..., width)."""
@@ -130,7 +105,7 @@ class SetEmission(nnx.Module):
         query = jax.nn.silu(self.queries[group](jax.nn.silu(known)))
         gates, part = self.copy_gates[group](query), slice(first, last)
         logits = self.logits.matched(query, part) + self.logits.recalled(gates, visit.kind, visit.age, memory, part)
-        return logits + self.logits.led_to(memory.seen, so_far, part)
+        return logits + self.logits.precursors(memory.seen, so_far, part)
 
 
 class _Prefix(NamedTuple):
@@ -146,6 +121,8 @@ class _Prefix(NamedTuple):
     """(B, V) what the logits have of what is remembered, and of precursors"""
     seen: Array
     """(B, V) 1 for codes of visits before"""
+    classes: Array
+    """(B, classes) 1 for classes of precursors of which a code is known"""
 
 
 class OrderedEmission(nnx.Module):
@@ -173,13 +150,14 @@ class OrderedEmission(nnx.Module):
             state = body(visit)
             nothing = jnp.zeros_like(visit.kind)
             recalled = self._recalled(state, visit, memory)
-            recalled = recalled + self.logits.led_to(memory.seen, memory.seen, slice(None))
-            return _Prefix(state, nothing, nothing, recalled, memory.seen)
+            recalled = recalled + self.logits.precursors(memory.seen, memory.seen, slice(None))
+            classes = self.logits.precursors.classes(memory.seen)
+            return _Prefix(state, nothing, nothing, recalled, memory.seen, classes)
 
         def after(prefix: _Prefix, code: Array) -> _Prefix:
             total = prefix.total + self.of_code[...][code]
-            recalled = prefix.recalled + self.logits.led_on(prefix.seen, code)
-            return prefix._replace(total=total, last=code, number=prefix.number + 1, recalled=recalled)
+            led_to, classes = self.logits.precursors.after(prefix.seen, prefix.classes, code)
+            return _Prefix(total, code, prefix.number + 1, prefix.recalled + led_to, seen=prefix.seen, classes=classes)
 
         return OrderedHead(
             begin=begin, logits=self._logits, after=after, at=lambda visit: self._at(visit, body(visit), memory)
@@ -216,7 +194,8 @@ class OrderedEmission(nnx.Module):
             seen, codes = memory.seen[tuple(step)], visit.codes[tuple(step)]
             earlier = jnp.where(along(jnp.arange(codes.shape[-1]), codes) < place[..., None], codes, 0)
             known = jnp.maximum(seen, base.multi_hot(earlier, self.sizes.vocabulary))
-            of_past = recalled[tuple(step)] + self.logits.led_to(seen, known, slice(None))
-            return self._logits(_Prefix(totals[(place, *step)], padded[at], number[at], of_past, seen))
+            of_past = recalled[tuple(step)] + self.logits.precursors(seen, known, slice(None))
+            classes = self.logits.precursors.classes(known)
+            return self._logits(_Prefix(totals[(place, *step)], padded[at], number[at], of_past, seen, classes))
 
         return logits

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ehrsim.batch import CHANGES, Precursor, Sizes, Visit
+from ehrsim.batch import CHANGES, Sizes, Visit
 from ehrsim.visits.scales import (
     AT_END,
     AT_START,
@@ -47,8 +47,8 @@ class Table(NamedTuple):
         return offsets_of((self.visit.codes > 0).sum(1))
 
 
-def sizes(vocabulary: Vocabulary, scales: Scales, places: int, precursors: tuple[Precursor, ...] = ()) -> Sizes:
-    """The sizes that a vocabulary, scales and precursors give a model."""
+def sizes(vocabulary: Vocabulary, scales: Scales, places: int) -> Sizes:
+    """The sizes that a vocabulary and scales give a model, without precursors."""
     return Sizes(
         vocabulary=vocabulary.size,
         groups=vocabulary.group_bounds,
@@ -65,7 +65,6 @@ def sizes(vocabulary: Vocabulary, scales: Scales, places: int, precursors: tuple
         durations=DURATION_BINS + 1,
         places=places,
         ties=scales.values.ties(VALUE_BINS),
-        precursors=precursors,
     )
 
 

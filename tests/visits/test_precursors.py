@@ -8,11 +8,12 @@ import pytest
 
 from ehrsim import codes, events
 from ehrsim.preparation import prepare
-from ehrsim.visits.precursors import precursors
+from ehrsim.visits.precursors import with_precursors
 
-DISEASE, DRUG, WRINKLES, GREY = "ICD10CM//E03.9", "RxNorm//966222", "ICD10CM//L98.8", "ICD10CM//L67.1"
+DISEASE, WRINKLES, GREY = "ICD10CM//E03.9", "ICD10CM//L98.8", "ICD10CM//L67.1"
+DRUGS = ("RxNorm//966222", "RxNorm//966224", "RxNorm//966225")
 WITH, WITHOUT = 0.3, 0.01
-"""Chance of the first of the drug at a visit, with and without the disease."""
+"""Chance that the first of the drugs, any of which may be taken, begins at a visit, with and without the disease."""
 PATIENTS = 1_500
 
 
@@ -34,7 +35,7 @@ def record(subject: int, rng: np.random.Generator) -> list[tuple]:
             rows.append(row(when, DISEASE, visit))
         if not treated and rng.random() < (WITH if ill else WITHOUT):
             treated = True
-            rows.append(row(when, DRUG, visit))
+            rows.append(row(when, DRUGS[rng.integers(3)], visit))
         rows += [row(when, code, visit) for code in (WRINKLES, GREY) if rng.random() < 1 / (1 + np.exp(5 - age / 12))]
     return rows
 
@@ -50,31 +51,42 @@ def known():
 
 def test_the_cause_is_found_with_its_odds(known):
     names = {index: entry.code for entry, index in known.vocabulary.index.items()}
-    found = {(names[pair.before], names[pair.code]): pair.weight for pair in known.sizes.precursors}
-    assert found.keys() == {(DISEASE, DRUG)}, "nothing else leads to anything"
-    truth = log(WITH / (1 - WITH)) - log(WITHOUT / (1 - WITHOUT))
-    assert found[DISEASE, DRUG] == pytest.approx(truth, abs=0.6)
+    found = {(names.get(pair.before), names[pair.code]): pair.weight for pair in known.sizes.precursors}
+    assert {pair for pair, weight in found.items() if weight > 0} == {(DISEASE, drug) for drug in DRUGS}
+    truth = log(WITH / 3 / (1 - WITH / 3)) - log(WITHOUT / 3 / (1 - WITHOUT / 3))
+    for drug in DRUGS:
+        assert found[DISEASE, drug] == pytest.approx(truth, abs=0.8)
+
+
+def test_drugs_for_one_disease_make_a_class_and_keep_each_other_away(known):
+    index = {entry.code: number for entry, number in known.vocabulary.index.items()}
+    drugs = tuple(sorted(index[drug] for drug in DRUGS))
+    assert known.sizes.classes == (drugs,)
+    kept_away = {pair.code: pair.weight for pair in known.sizes.precursors if pair.before == known.sizes.vocabulary}
+    assert kept_away.keys() == set(drugs)
+    assert max(kept_away.values()) < -2
 
 
 def test_the_search_is_the_same_again(known):
-    assert precursors(known.train, known.sizes) == known.sizes.precursors
+    assert with_precursors(known.sizes, known.train) == known.sizes
 
 
 def test_few_patients_have_none(known):
     few = known.train._replace(step_offsets=known.train.step_offsets[:10], outcome=known.train.outcome[:9])
-    assert precursors(few, known.sizes) == ()
+    assert with_precursors(known.sizes, few).precursors == ()
 
 
 def test_only_what_comes_before_in_a_step_can_lead_to_a_code(known):
     """Records turned round: no first of the disease is led to by its drug in the very step, for that comes after."""
     index = known.vocabulary.index
     codes_of = {entry.code: number for entry, number in index.items()}
-    assert codes_of[DISEASE] < codes_of[DRUG]
+    drug = codes_of[DRUGS[0]]
+    assert codes_of[DISEASE] < drug
     together = known.train.visit.codes.copy()
     together[(together == codes_of[DISEASE]).any(1)] = 0
     row = np.flatnonzero((known.train.visit.codes == codes_of[DISEASE]).any(1))
-    together[row, 0], together[row, 1] = codes_of[DISEASE], codes_of[DRUG]
+    together[row, 0], together[row, 1] = codes_of[DISEASE], drug
     steps = known.train._replace(visit=known.train.visit._replace(codes=together))
-    pairs = {(pair.before, pair.code) for pair in precursors(steps, known.sizes)}
-    assert (codes_of[DISEASE], codes_of[DRUG]) in pairs
-    assert (codes_of[DRUG], codes_of[DISEASE]) not in pairs
+    pairs = {(pair.before, pair.code) for pair in with_precursors(known.sizes, steps).precursors}
+    assert (codes_of[DISEASE], drug) in pairs
+    assert (drug, codes_of[DISEASE]) not in pairs

@@ -1,0 +1,76 @@
+"""The term of codes that lead to the first of others: see `ehrsim.visits.precursors`."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from numpy.typing import NDArray
+
+from ehrsim.batch import Sizes
+from ehrsim.models.layers import QUICK, Constant, added
+
+Array = jax.Array
+
+
+class PrecursorTerm(nnx.Module):
+    """A weight for each precursor of each code, added to the code's logit while the patient has never had it."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self.weight = Constant(jnp.asarray([pair.weight / QUICK for pair in sizes.precursors], jnp.float32))
+
+    def shifted(self, change: Array) -> PrecursorTerm:
+        """The term with its weights (precursors,) changed."""
+        term: PrecursorTerm = jax.tree.map(lambda part: part, self)
+        term.weight = added(self.weight, change / QUICK)
+        return term
+
+    def __call__(self, seen: Array, known: Array, part: slice) -> Array:
+        """(..., codes of `part`).
+
+        `seen` (..., V) are the codes of visits before, `known` (..., V) also those of this visit so far.
+        """
+        leading = self._leading()
+        before = jnp.concatenate([known[..., leading], self.classes(known)], axis=-1)
+        total = jnp.dot(before, self._weights()[:, part], preferred_element_type=jnp.float32)
+        return total * (1 - seen[..., part])
+
+    def classes(self, known: Array) -> Array:
+        """(..., classes) 1 for those of which a code is `known` (..., V)."""
+        return jnp.minimum(jnp.dot(known, _members(self.sizes), preferred_element_type=jnp.float32), 1.0)
+
+    def after(self, seen: Array, classes: Array, code: Array) -> tuple[Array, Array]:
+        """(..., V) what is added when `code` (...) is drawn, and the `classes` (..., classes) then known."""
+        leading = self._leading()
+        rows = np.full(self.sizes.vocabulary, len(leading), np.int32)
+        rows[leading] = np.arange(len(leading))
+        weights = self._weights()
+        alone = jnp.concatenate([weights[: len(leading)], jnp.zeros_like(weights[:1])])
+        new = 1 - jnp.take_along_axis(seen, code[..., None], axis=-1)
+        total = alone[jnp.asarray(rows)[code]] * new
+        of = _members(self.sizes)[code]
+        total = total + jnp.dot(of * (1 - classes), weights[len(leading) :], preferred_element_type=jnp.float32)
+        return total * (1 - seen), jnp.maximum(classes, of)
+
+    def _leading(self) -> NDArray[np.int32]:
+        """Codes that are precursors themselves, ascending."""
+        codes = [pair.before for pair in self.sizes.precursors if pair.before < self.sizes.vocabulary]
+        return np.unique(np.array(codes, np.int32))
+
+    def _weights(self) -> Array:
+        """(leading codes + classes, V)."""
+        code, before = (np.array([pair[at] for pair in self.sizes.precursors], np.int32) for at in (0, 1))
+        leading, size = self._leading(), self.sizes.vocabulary
+        row = np.where(before < size, np.searchsorted(leading, before), before - size + len(leading))
+        nothing = jnp.zeros((len(leading) + len(self.sizes.classes), size), jnp.float32)
+        return nothing.at[row, code].set(QUICK * self.weight[...])
+
+
+def _members(sizes: Sizes) -> Array:
+    """(V, classes) 1 for the codes of each class."""
+    members = np.zeros((sizes.vocabulary, len(sizes.classes)), np.float32)
+    for index, codes in enumerate(sizes.classes):
+        members[list(codes), index] = 1
+    return jnp.asarray(members)
