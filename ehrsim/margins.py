@@ -29,6 +29,8 @@ class Margins(NamedTuple):
     """(AGE_BINS, kinds) steps, by the age at the step before"""
     gap: Floats
     """(AGE_BINS, gaps) steps whose gap is known, by the age at the step before"""
+    length: Floats
+    """(kinds, lengths) visits"""
     first: Floats
     """(AGE_BINS, V) steps with a code that the patient had never had, out of `fresh` (AGE_BINS, V) steps of those who
     had not; both by age, and where none of the code's precursors is known"""
@@ -65,12 +67,14 @@ def count(steps: Table, sizes: Sizes) -> Margins:
     last = steps.step_offsets[owner[firsts.step] + 1] - 1
     known = _sums_by(firsts.code, passed[last] - passed[firsts.step + 1], sizes.vocabulary).T
     led, exposed, first_led, fresh_led = _led(firsts, steps, sizes, age, passed)
+    visits = (visit.kind > 0) & (visit.kind < sizes.continues)
     measured = visit.value > 0
     earliest = measured & distinct & (visit.last_rank < 0)
     return Margins(
         kind=_by(np.searchsorted(STEP_EDGES, before, side="right"), visit.kind, STEP_BINS, sizes.kinds),
         kind_by_age=_by(age_before, visit.kind, AGE_BINS, sizes.kinds),
         gap=_by(age_before[steps.timed], visit.gap[steps.timed], AGE_BINS, sizes.gaps),
+        length=_by(visit.kind[visits], visit.length[visits], sizes.kinds, sizes.lengths),
         first=first - first_led,
         fresh=passed[-1][:, None] - known - fresh_led,
         led=led,

@@ -55,6 +55,7 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         kind=HALF * _shares(real.kind, simulated.kind),
         kind_by_age=HALF * _shares(real.kind_by_age, simulated.kind_by_age),
         gap=_shares(real.gap, simulated.gap),
+        length=_shares(real.length, simulated.length),
         first=at_any_age + at_age,
         # Beyond what shifts the code without precursors.
         led=_difference(real.led, real.exposed, simulated.led, simulated.exposed) - at_any_age[led_to],

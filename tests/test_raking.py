@@ -30,6 +30,8 @@ def test_margins_are_counted(counted, tiny_data):
                 expected.gap[age_before, table.visit.gap[step]] += 1
             if step == last - 1:
                 continue
+            if 0 < table.visit.kind[step] < sizes.continues:
+                expected.length[table.visit.kind[step], table.visit.length[step]] += 1
             codes = table.visit.codes[step]
             now = set(codes[codes > 0].tolist())
             expected.no_more[len(now)] += 1

@@ -103,6 +103,7 @@ class VisitDecoder(nnx.Module):
         decoder.kind_by_steps = added(self.kind_by_steps, shift.kind)
         decoder.kind_by_age = added(self.kind_by_age, shift.kind_by_age)
         decoder.gap_by_age = added(self.gap_by_age, shift.gap)
+        decoder.length_of_kind = added(self.length_of_kind, shift.length / QUICK)
         decoder.emission = self.emission.shifted(shift)
         decoder.value = self.value.shifted(shift)
         return decoder

@@ -29,6 +29,8 @@ class Shift(NamedTuple):
     """(AGE_BINS, kinds) by the age at the step before"""
     gap: Array
     """(AGE_BINS, gaps) by the age at the step before"""
+    length: Array
+    """(kinds, lengths) of a visit's length"""
     first: Array
     """(AGE_BINS, V) of codes that the patient never had, by age"""
     led: Array
@@ -50,6 +52,7 @@ def no_shift(sizes: Sizes) -> Shift:
         kind=np.zeros((STEP_BINS, sizes.kinds)),
         kind_by_age=np.zeros((AGE_BINS, sizes.kinds)),
         gap=np.zeros((AGE_BINS, sizes.gaps)),
+        length=np.zeros((sizes.kinds, sizes.lengths)),
         first=np.zeros((AGE_BINS, codes)),
         led=np.zeros(len(sizes.precursors)),
         again=np.zeros(codes),
