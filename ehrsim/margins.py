@@ -41,9 +41,8 @@ class Margins(NamedTuple):
     again: Floats
     """(V,) steps with a code that the patient had had, out of `known` (V,) steps of those who had"""
     known: Floats
-    no_more: Floats
-    """(places + 1,) steps with so many codes, out of `many` (places + 1,) with so many or more"""
-    many: Floats
+    following: Floats
+    """(places + 1, groups + 1) codes of a step by how many come before and by group; first, that there is no more"""
     first_value: Floats
     """(V, value bins) values by rank, of codes that had none before"""
     later_value: Floats
@@ -60,7 +59,6 @@ def count(steps: Table, sizes: Sizes) -> Margins:
     age_before = np.where(before == 0, age, np.roll(age, 1))
     codes, inner = visit.codes, visit.kind < sizes.death
     distinct = (codes > 0) & (codes != np.pad(codes, ((0, 0), (1, 0)))[:, :-1])
-    numbers = _tally(distinct.sum(1)[inner], sizes.places + 1)
     firsts = first_occurrences(steps, sizes.vocabulary)
     passed = np.concatenate([np.zeros((1, AGE_BINS)), (np.eye(AGE_BINS)[age] * inner[:, None]).cumsum(0)])
     first = _by(age[firsts.step], firsts.code, AGE_BINS, sizes.vocabulary)
@@ -81,8 +79,7 @@ def count(steps: Table, sizes: Sizes) -> Margins:
         exposed=exposed,
         again=_tally(codes[distinct], sizes.vocabulary) - first.sum(0),
         known=known.sum(0),
-        no_more=numbers,
-        many=numbers[::-1].cumsum()[::-1],
+        following=_following(codes[inner], distinct[inner], sizes),
         first_value=_by_rank(visit, earliest, sizes),
         later_value=_by_rank(visit, measured & ~earliest, sizes),
     )
@@ -120,6 +117,15 @@ def _led(
         for number in range(AGE_BINS):
             fresh_led[number, codes] += (passed[stop, number] - passed[np.minimum(since, stop), number]).sum(0)
     return led, exposed, first_led, fresh_led
+
+
+def _following(codes: NDArray[np.int32], distinct: NDArray[np.bool_], sizes: Sizes) -> Floats:
+    """`following` of margins, from the codes (steps, K) of steps."""
+    groups = np.searchsorted([last for _, last in sizes.groups], codes[distinct], side="right") + 1
+    before = distinct.cumsum(1)[distinct] - 1
+    number = distinct.sum(1)
+    shape = (sizes.places + 1, len(sizes.groups) + 1)
+    return _by(before, groups, *shape) + _by(number, 0 * number, *shape)
 
 
 def _since(first: Int64, pair: Precursor, sizes: Sizes) -> Int64:

@@ -60,7 +60,7 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         # Beyond what shifts the code without precursors.
         led=_difference(real.led, real.exposed, simulated.led, simulated.exposed) - at_any_age[led_to],
         again=_difference(real.again, real.known, simulated.again, simulated.known),
-        no_more=_difference(real.no_more, real.many, simulated.no_more, simulated.many),
+        following=_shares(real.following, simulated.following),
         first_value=_shares(real.first_value, simulated.first_value),
         later_value=HALF * _shares(real.later_value, simulated.later_value),
     )

@@ -34,8 +34,9 @@ def test_margins_are_counted(counted, tiny_data):
                 expected.length[table.visit.kind[step], table.visit.length[step]] += 1
             codes = table.visit.codes[step]
             now = set(codes[codes > 0].tolist())
-            expected.no_more[len(now)] += 1
-            expected.many[: len(now) + 1] += 1
+            groups = [next(g for g, (_, end) in enumerate(sizes.groups, 1) if code < end) for code in sorted(now)]
+            for number, group in enumerate([*groups, 0]):
+                expected.following[number, group] += 1
             leads = dict.fromkeys(range(sizes.vocabulary), False)
             for index, (code, precursor, _) in enumerate(sizes.precursors):
                 of_class = precursor - sizes.vocabulary

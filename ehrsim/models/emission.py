@@ -135,12 +135,12 @@ class OrderedEmission(nnx.Module):
         self.query = Linear(width, width, rng)
         self.copy_gates = Linear(width, RECALLED, rng, 0.1)
         self.logits = CodeLogits(sizes, width, 0.0, rng)
-        self.no_more = constant(0.0, sizes.places + 1)
+        self.following = constant(0.0, sizes.places + 1, len(sizes.groups) + 1)
 
     def shifted(self, shift: Shift) -> OrderedEmission:
-        """With the logits of codes shifted, and those of an end after so many."""
+        """With the logits of codes shifted, and those of groups of them after so many."""
         emission: OrderedEmission = jax.tree.map(lambda part: part, self)
-        emission.logits, emission.no_more = self.logits.shifted(shift), added(self.no_more, shift.no_more)
+        emission.logits, emission.following = self.logits.shifted(shift), added(self.following, shift.following)
         return emission
 
     def __call__(self, body: Body, memory: Memory) -> OrderedHead:
@@ -169,7 +169,11 @@ class OrderedEmission(nnx.Module):
     def _logits(self, prefix: _Prefix) -> Array:
         query = jax.nn.silu(self.query(jax.nn.silu(prefix.total + self.of_last[...][prefix.last])))
         logits = self.logits.matched(query, slice(None)) + prefix.recalled
-        logits = logits.at[..., 0].add(self.no_more[...][prefix.number])
+        following = self.following[...][prefix.number]
+        sizes = (1, *(last - first for first, last in self.sizes.groups))
+        shape = logits.shape[:-1]
+        of_group = [jnp.broadcast_to(following[..., index, None], (*shape, size)) for index, size in enumerate(sizes)]
+        logits = logits + jnp.concatenate(of_group, axis=-1)
         index = jnp.arange(self.sizes.vocabulary)
         possible = (along(index, logits) > prefix.last[..., None]) | along(index == 0, logits)
         return jnp.where(possible, logits, -jnp.inf)

@@ -37,8 +37,9 @@ class Shift(NamedTuple):
     """(precursors,) of their codes where one of these is known, beyond `first`"""
     again: Array
     """(V,) of codes that the patient has had"""
-    no_more: Array
-    """(places + 1,) that a step has no more codes than so many, where they come one after the other"""
+    following: Array
+    """(places + 1, groups + 1) of the group of the code that comes after so many in a step, where they come one after
+    the other; first, that there is no more"""
     first_value: Array
     """(V, value bins) by the rank of a value, where the code had none before"""
     later_value: Array
@@ -56,7 +57,7 @@ def no_shift(sizes: Sizes) -> Shift:
         first=np.zeros((AGE_BINS, codes)),
         led=np.zeros(len(sizes.precursors)),
         again=np.zeros(codes),
-        no_more=np.zeros(sizes.places + 1),
+        following=np.zeros((sizes.places + 1, len(sizes.groups) + 1)),
         first_value=np.zeros(of_rank),
         later_value=np.zeros(of_rank),
     )
