@@ -36,6 +36,7 @@ HALF = 0.5
 """Of the shifts of kinds, which go by two margins, and of values that are not the first: each of those is drawn given
 the one before, which was shifted as well. Weights w(x) on the kernel of a reversible chain K make w(x) (Kw)(x) of its
 stationary distribution, up to w(x) squared."""
+EIGHTHS = 8
 LARGEST = 1.0
 """Of the change of a logit in a round."""
 CREDIBLE = 10.0
@@ -61,14 +62,25 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         led=_difference(real.led, real.exposed, simulated.led, simulated.exposed) - at_any_age[led_to],
         again=_difference(real.again, real.known, simulated.again, simulated.known),
         following=_shares(real.following, simulated.following),
-        first_value=_shares(real.first_value, simulated.first_value),
-        later_value=HALF * _shares(real.later_value, simulated.later_value),
+        first_value=_shares_of_ranks(real.first_value, simulated.first_value),
+        later_value=HALF * _shares_of_ranks(real.later_value, simulated.later_value),
     )
 
 
 def _shares(real: Floats, simulated: Floats) -> Floats:
     of_real, of_simulated = (np.broadcast_to(part.sum(-1, keepdims=True), part.shape) for part in (real, simulated))
     return _difference(real, of_real, simulated, of_simulated)
+
+
+def _shares_of_ranks(real: Floats, simulated: Floats) -> Floats:
+    """As `_shares`, for eighths of the scale first: few values tell little of a bin, and more of where they all lie."""
+    bins = real.shape[1]
+    eighth = np.arange(bins) * EIGHTHS // bins
+    begins = np.searchsorted(eighth, np.arange(EIGHTHS))
+    roughly = _shares(*(np.add.reduceat(counts, begins, axis=1) for counts in (real, simulated)))[:, eighth]
+    expected = simulated * np.exp(roughly)
+    expected *= simulated.sum(1, keepdims=True) / np.maximum(expected.sum(1, keepdims=True), 1e-9)
+    return roughly + _shares(real, expected)
 
 
 def _difference(real: Floats, of_real: Floats, simulated: Floats, of_simulated: Floats) -> Floats:

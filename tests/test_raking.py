@@ -147,10 +147,10 @@ def test_training_ends_with_raking(tiny_events, tiny_training, tmp_path):
     assert best(tmp_path / "run" / "metrics.jsonl")[1] == last["tuning"]
     one, other = runs.to_arrays(raked.model), runs.to_arrays(without.model)
     changed = {name for name in one if not np.array_equal(one[name], other[name])}
-    assert changed == {
-        f"decoder.{name}.value"
-        for name in ("kind_by_steps", "gap.bias", "emission.logits.bias", "emission.logits.copy", "value.of_rank")
-    }
+    of_logits = ("copy", "first_by_age", "precursors.weight")
+    of_decoder = ("kind_by_steps", "kind_by_age", "gap_by_age", "length_of_kind", "value.of_rank")
+    names = [*of_decoder, *(f"emission.logits.{name}" for name in of_logits)]
+    assert changed == {f"decoder.{name}.value" for name in names}
 
 
 def test_the_baseline_is_not_raked(tiny_run, tiny_data):
