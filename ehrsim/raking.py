@@ -37,6 +37,7 @@ HALF = 0.5
 the one before, which was shifted as well. Weights w(x) on the kernel of a reversible chain K make w(x) (Kw)(x) of its
 stationary distribution, up to w(x) squared."""
 EIGHTHS = 8
+"""Parts of a scale of values that are raked before its bins."""
 LARGEST = 1.0
 """Of the change of a logit in a round."""
 CREDIBLE = 10.0

@@ -36,7 +36,7 @@ Body = Callable[[Visit], Array]
 
 
 class CodeLogits(nnx.Module):
-    """Logits of codes: a query against their own vectors, a bias by the kind of visit, and the copy term."""
+    """Logits of codes: a query against their own vectors, biases by kind of visit and age, copy term, precursors."""
 
     def __init__(self, sizes: Sizes, width: int, bias: float, rng: np.random.Generator) -> None:
         without = np.zeros(sizes.vocabulary, np.float32)
