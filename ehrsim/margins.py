@@ -10,11 +10,10 @@ from scipy import sparse
 
 from ehrsim.batch import Precursor, Sizes, Visit
 from ehrsim.models.shift import AGE_BINS, AGE_EDGES, STEP_BINS, STEP_EDGES
+from ehrsim.rates import Floats, tally
 from ehrsim.visits.precursors import Firsts, first_occurrences
 from ehrsim.visits.sequences import Int64
 from ehrsim.visits.table import Table
-
-Floats = NDArray[np.float64]
 
 AT_ONCE = 1_000
 """Patients whose precursors are counted together."""
@@ -77,7 +76,7 @@ def count(steps: Table, sizes: Sizes) -> Margins:
         fresh=passed[-1][:, None] - known - fresh_led,
         led=led,
         exposed=exposed,
-        again=_tally(codes[distinct], sizes.vocabulary) - first.sum(0),
+        again=tally(codes[distinct], sizes.vocabulary) - first.sum(0),
         known=known.sum(0),
         following=_following(codes[inner], distinct[inner], sizes),
         first_value=_by_rank(visit, earliest, sizes),
@@ -145,14 +144,10 @@ def _by_rank(visit: Visit, which: NDArray[np.bool_], sizes: Sizes) -> Floats:
 
 def _by(one: NDArray[np.integer], other: NDArray[np.integer], rows: int, columns: int) -> Floats:
     """(rows, columns) how often both indices occur together."""
-    return _tally(one.astype(np.int64) * columns + other, rows * columns).reshape(rows, columns)
+    return tally(one.astype(np.int64) * columns + other, rows * columns).reshape(rows, columns)
 
 
 def _sums_by(index: Int64, of: Floats, size: int) -> Floats:
     """(size, n) sums of the rows of `of` (m, n) by index (m,)."""
     sums: Floats = sparse.csr_matrix((np.ones(len(index)), (index, np.arange(len(index)))), (size, len(index))) @ of
     return sums
-
-
-def _tally(index: NDArray[np.integer], size: int) -> Floats:
-    return np.bincount(index, minlength=size).astype(np.float64)

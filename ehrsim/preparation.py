@@ -51,9 +51,9 @@ def prepare(events: str | Path | pl.LazyFrame | pl.DataFrame, *, min_patients: i
     scales = fit_scales(sequences, vocab, step_seconds)
     sizes = table.sizes(vocab, scales, table.suggest_places(sequences))
     steps, tabulated = table.tabulate(sequences, scales, sizes)
-    sizes = with_precursors(sizes, steps)
     if not steps.patients:
         raise InputError("no training patient has a visit or a known life span", hint="see ehrsim inspect")
+    sizes = with_precursors(sizes, steps)
     tuning_steps = table.tabulate(held, scales, sizes)[0] if held.patients else steps
     provenance = {
         "software": {name: version(name) for name in ("ehrsim", "jax", "flax", "optax", "numpy", "polars")},

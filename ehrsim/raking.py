@@ -19,10 +19,11 @@ import jax
 import numpy as np
 
 from ehrsim.batch import Sizes
-from ehrsim.margins import Floats, Margins, count
+from ehrsim.margins import Margins, count
 from ehrsim.models.shift import Shift, no_shift
 from ehrsim.preparation import Data
 from ehrsim.progress import Progress
+from ehrsim.rates import Floats, total_variation
 from ehrsim.sampling import sample
 from ehrsim.visits import table
 
@@ -102,11 +103,7 @@ def _difference(real: Floats, of_real: Floats, simulated: Floats, of_simulated: 
 def discrepancy(real: Margins, simulated: Margins) -> float:
     """Mean over kinds, gaps, codes and values of the total variation distance of their shares."""
     pairs = [(getattr(real, name), getattr(simulated, name)) for name in Shift._fields]
-    return float(np.mean([_total_variation(one, other) for one, other in pairs if one.sum()]))
-
-
-def _total_variation(one: Floats, other: Floats) -> float:
-    return float(abs(one / one.sum() - other / max(other.sum(), 1.0)).sum() / 2)
+    return float(np.mean([total_variation(one, other) for one, other in pairs if one.sum()]))
 
 
 def rake(model: Any, data: Data, rounds: int, seed: int, progress: Progress) -> tuple[Any, list[float]]:

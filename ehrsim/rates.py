@@ -62,20 +62,21 @@ def count(table: Table, sizes: Sizes) -> Rates:
     goes_on = owner[1:] == owner[:-1]
     is_visit = (visit.kind > 0) & (visit.kind < sizes.continues)
     return Rates(
-        kind=_tally(visit.kind, sizes.kinds),
-        gap=_tally(visit.gap[table.timed], sizes.gaps),
-        length=_tally(visit.length[is_visit], sizes.lengths),
+        kind=tally(visit.kind, sizes.kinds),
+        gap=tally(visit.gap[table.timed], sizes.gaps),
+        length=tally(visit.length[is_visit], sizes.lengths),
         codes=of_kind.reshape(sizes.kinds, sizes.vocabulary).astype(np.float64),
-        origin=_tally(table.origin, sizes.origins),
-        first_gap=_tally(table.first_gap[table.first_gap >= 0], sizes.first_gaps),
-        steps=_tally(np.minimum(steps, MOST_STEPS), MOST_STEPS + 1),
+        origin=tally(table.origin, sizes.origins),
+        first_gap=tally(table.first_gap[table.first_gap >= 0], sizes.first_gaps),
+        steps=tally(np.minimum(steps, MOST_STEPS), MOST_STEPS + 1),
         carriers=np.asarray((ever > 0).sum(0), np.float64).ravel(),
         pairs=sparse.triu(has.T @ has, k=1).tocsr(),
         sequences=(has[:-1][goes_on].T @ has[1:][goes_on]).tocsr(),
     )
 
 
-def _tally(index: NDArray[np.integer], size: int) -> Floats:
+def tally(index: NDArray[np.integer], size: int) -> Floats:
+    """(size,) how often each index occurs."""
     return np.bincount(index, minlength=size).astype(np.float64)
 
 
@@ -86,10 +87,11 @@ def total(parts: Sequence[Rates]) -> Rates:
 
 def distance(first: Rates, second: Rates) -> float:
     """Mean over the kinds of rate of the total variation distance between two cohorts, between 0 and 1."""
-    return float(np.mean([_total_variation(a, b) for a, b in zip(first, second, strict=True) if a.sum()]))
+    return float(np.mean([total_variation(a, b) for a, b in zip(first, second, strict=True) if a.sum()]))
 
 
-def _total_variation(first: Any, second: Any) -> float:
+def total_variation(first: Any, second: Any) -> float:
+    """Between the shares of two arrays of counts, between 0 and 1; 1 where the second is empty."""
     if not second.sum():
         return 1.0
     return float(abs(first / first.sum() - second / second.sum()).sum() / 2)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ehrsim.batch import Precursor, Sizes
+from ehrsim.batch import Precursor, Sizes, Visit
 from ehrsim.visits.sequences import Int64
 from ehrsim.visits.table import Table
 
@@ -84,10 +84,14 @@ def with_precursors(sizes: Sizes, steps: Table) -> Sizes:
 
 
 def _some(steps: Table) -> Table:
+    """The first PATIENTS of a table, as far as the search looks at them."""
     some = min(steps.patients, PATIENTS)
-    codes = steps.visit.codes[: int(steps.step_offsets[some])]
-    offsets, visit = steps.step_offsets[: some + 1], steps.visit._replace(codes=codes)
-    return steps._replace(step_offsets=offsets, outcome=steps.outcome[:some], visit=visit)
+    rows = slice(0, int(steps.step_offsets[some]))
+    return steps._replace(
+        step_offsets=steps.step_offsets[: some + 1],
+        outcome=steps.outcome[:some],
+        visit=Visit(*(part[rows] for part in steps.visit)),
+    )
 
 
 def _classes(found: list[tuple[Precursor, float]], sizes: Sizes) -> tuple[tuple[int, ...], ...]:
@@ -114,11 +118,11 @@ class _Search:
         self.by_code = np.argsort(self.firsts.code, kind="stable")
         self.begin = np.searchsorted(self.firsts.code[self.by_code], np.arange(self.size + 1))
         visit = steps.visit
-        self.kind = visit.kind[: len(self.owner)]
+        self.kind = visit.kind
         self.of_kind = np.argsort(self.kind, kind="stable")
         self.kind_begins = np.searchsorted(self.kind[self.of_kind], np.arange(sizes.kinds + 1))
-        age, number, years = (part[: len(self.owner)] for part in (visit.age, visit.steps, visit.elapsed))
-        always = [np.ones(len(age)), age / 50, (age / 50) ** 2, np.log1p(number), np.log1p(np.maximum(years, 0))]
+        age, years = visit.age / 50, np.maximum(visit.elapsed, 0)
+        always = [np.ones(len(age)), age, age**2, np.log1p(visit.steps), np.log1p(years)]
         self.always = np.stack(always, axis=1).astype(np.float64)
 
     def precursors(self, classes: tuple[tuple[int, ...], ...]) -> list[tuple[Precursor, float]]:
