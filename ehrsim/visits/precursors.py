@@ -10,7 +10,7 @@ one by one, each the one with the largest score statistic given those before (Ra
 always has age, the number of steps and the years so far: what just goes with age is no precursor. Odds ratios are the
 same among so chosen steps as among all.
 
-Codes that have the same strongest precursor make a *class*: what is given for one disease. They are looked through once
+Codes of one group that share a precursor make a *class*: what is given for one disease. All are looked through once
 more with the classes beside the codes, since who has one drug of a class seldom begins another, and what follows any
 drug of a class is seen better of all of them together.
 """
@@ -95,16 +95,13 @@ def _some(steps: Table) -> Table:
 
 
 def _classes(found: list[tuple[Precursor, float]], sizes: Sizes) -> tuple[tuple[int, ...], ...]:
-    """Codes of one group whose strongest precursor is the same, where they are several."""
-    strongest: dict[int, int] = {}
-    for pair, _ in found:
-        if pair.weight > 0:
-            strongest.setdefault(pair.code, pair.before)
+    """Codes of one group that share a precursor, where they are several; the same codes make one class only."""
     group = np.searchsorted([last for _, last in sizes.groups], np.arange(sizes.vocabulary), side="right")
     alike: dict[tuple[int, int], list[int]] = {}
-    for code, before in strongest.items():
-        alike.setdefault((int(group[code]), before), []).append(code)
-    return tuple(tuple(codes) for codes in alike.values() if len(codes) > 1)
+    for pair, _ in found:
+        if pair.weight > 0:
+            alike.setdefault((int(group[pair.code]), pair.before), []).append(pair.code)
+    return tuple(dict.fromkeys(tuple(codes) for codes in alike.values() if len(codes) > 1))
 
 
 class _Search:
