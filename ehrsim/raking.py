@@ -20,6 +20,7 @@ import numpy as np
 
 from ehrsim.batch import Sizes
 from ehrsim.margins import Margins, count
+from ehrsim.models.layers import PROSPECT_FEATURES
 from ehrsim.models.shift import Shift, no_shift
 from ehrsim.preparation import Data
 from ehrsim.progress import Progress
@@ -63,6 +64,7 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         # Beyond what shifts the code without precursors.
         led=_difference(real.led, real.exposed, simulated.led, simulated.exposed) - at_any_age[led_to],
         again=_difference(real.again, real.known, simulated.again, simulated.known),
+        wanted=np.zeros((PROSPECT_FEATURES, sizes.vocabulary)),
         following=_shares(real.following, simulated.following),
         first_value=_shares_of_ranks(real.first_value, simulated.first_value),
         later_value=HALF * _shares_of_ranks(real.later_value, simulated.later_value),
@@ -102,7 +104,7 @@ def _difference(real: Floats, of_real: Floats, simulated: Floats, of_simulated: 
 
 def discrepancy(real: Margins, simulated: Margins) -> float:
     """Mean over kinds, gaps, codes and values of the total variation distance of their shares."""
-    pairs = [(getattr(real, name), getattr(simulated, name)) for name in Shift._fields]
+    pairs = [(getattr(real, name), getattr(simulated, name)) for name in Margins._fields if name in Shift._fields]
     return float(np.mean([total_variation(one, other) for one, other in pairs if one.sum()]))
 
 

@@ -19,9 +19,11 @@ import polars as pl
 
 from ehrsim import likelihood, models, rates, runs
 from ehrsim.errors import InputError, RunError, UsageError
+from ehrsim.models.shift import no_shift
 from ehrsim.optimisation import Score, TrainingConfig, optimise
 from ehrsim.preparation import Data, prepare
 from ehrsim.progress import Progress, silent
+from ehrsim.prospects import prospects
 from ehrsim.raking import rake
 from ehrsim.runs import Run, RunConfig
 from ehrsim.sampling import sample
@@ -125,6 +127,7 @@ def fit(
     provenance = data.provenance | ({"init": source.identity} if source else {})
     _pin(work, run_config, provenance)
     fresh = models.create(model, data.sizes, of_model, config.seed)
+    fresh = fresh.shifted(no_shift(data.sizes)._replace(wanted=prospects(data.train, data.sizes)))
     if source:
         fresh = transferred(source, fresh, data.vocabulary)
     trained = _train_family(model, fresh, data, config, work, progress, begun=source is not None)

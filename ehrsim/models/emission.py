@@ -21,10 +21,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ehrsim.batch import Sizes, Visit
+from ehrsim.batch import Moment, Sizes, Visit
 from ehrsim.models import base
 from ehrsim.models.base import Array, At, Memory, OrderedHead, SetHead
-from ehrsim.models.layers import QUICK, Constant, Linear, added, along, constant, table
+from ehrsim.models.layers import (
+    PROSPECT_FEATURES,
+    QUICK,
+    Constant,
+    Linear,
+    added,
+    along,
+    constant,
+    prospect_features,
+    table,
+)
 from ehrsim.models.precursors import PrecursorTerm
 from ehrsim.models.shift import AGE_BINS, Shift, age_bin
 
@@ -48,14 +58,14 @@ class CodeLogits(nnx.Module):
         self.of_kind = constant(0.0, sizes.kinds, sizes.vocabulary)
         self.first_by_age = constant(0.0, AGE_BINS, sizes.vocabulary)
         self.copy = Constant(jnp.asarray(np.stack([0 * without, without])))
-        # Quick: a code that few have, once it is asked for, is many times as likely, and is not often seen asked for.
-        self.wanted = constant(0.0, sizes.vocabulary)
+        self.wanted = constant(0.0, PROSPECT_FEATURES, sizes.vocabulary)
 
     def shifted(self, shift: Shift) -> CodeLogits:
         """The logits with those of codes shifted."""
         logits: CodeLogits = jax.tree.map(lambda part: part, self)
         logits.first_by_age = added(self.first_by_age, shift.first)
         logits.copy = added(self.copy, np.stack([0 * shift.again, shift.again]))
+        logits.wanted = added(self.wanted, shift.wanted / QUICK)
         logits.precursors = self.precursors.shifted(shift.led)
         return logits
 
@@ -63,18 +73,25 @@ class CodeLogits(nnx.Module):
         """(..., codes of `part`) from `query` (..., width)."""
         return jnp.dot(query, self.head[...][:, part], preferred_element_type=jnp.float32)
 
-    def recalled(self, gates: Array, kind: Array, age: Array, memory: Memory, part: slice) -> Array:
-        """(..., codes of `part`) from the kind of visit, the age and, through `gates` (..., RECALLED), what is
+    def recalled(self, gates: Array, kind: Array, moment: Moment, memory: Memory, part: slice) -> Array:
+        """(..., codes of `part`) from the kind of visit, the moment and, through `gates` (..., RECALLED), what is
         remembered.
         """
         logits = self.of_kind[...][kind, part]
-        logits = logits + self.first_by_age[...][age_bin(age), part] * (1 - memory.seen[..., part])
+        logits = logits + self.first_by_age[...][age_bin(moment.age), part] * (1 - memory.seen[..., part])
         logits = logits + along(self.bias[...][part], logits)
-        weights = (*self.copy[...], QUICK * self.wanted[...])
+        weights = (*(along(weight[part], logits) for weight in self.copy[...]), self._sooner(moment, part))
         for index, remembered in enumerate((memory.previous, memory.seen, memory.wanted)):
-            weight = along(weights[index][part], logits) + gates[..., index : index + 1]
-            logits = logits + remembered[..., part] * weight
+            logits = logits + remembered[..., part] * (weights[index] + gates[..., index : index + 1])
         return logits
+
+    def _sooner(self, moment: Moment, part: slice) -> Array:
+        """(..., codes of `part`) how much sooner a code comes that is certain to come: -log of the chance that it does.
+
+        By Bayes' theorem, hazards given that the event will happen are hazards over that chance.
+        """
+        prospects = QUICK * self.wanted[...][:, part]
+        return base.softplus(-jnp.dot(prospect_features(moment), prospects, preferred_element_type=jnp.float32))
 
 
 class SetEmission(nnx.Module):
@@ -104,7 +121,7 @@ class SetEmission(nnx.Module):
         so_far = jnp.maximum(memory.seen, base.multi_hot(earlier, self.sizes.vocabulary)) if group else memory.seen
         query = jax.nn.silu(self.queries[group](jax.nn.silu(known)))
         gates, part = self.copy_gates[group](query), slice(first, last)
-        logits = self.logits.matched(query, part) + self.logits.recalled(gates, visit.kind, visit.age, memory, part)
+        logits = self.logits.matched(query, part) + self.logits.recalled(gates, visit.kind, visit.moment, memory, part)
         return logits + self.logits.precursors(memory.seen, so_far, part)
 
 
@@ -164,7 +181,8 @@ class OrderedEmission(nnx.Module):
         )
 
     def _recalled(self, state: Array, visit: Visit, memory: Memory) -> Array:
-        return self.logits.recalled(self.copy_gates(jax.nn.silu(state)), visit.kind, visit.age, memory, slice(None))
+        gates = self.copy_gates(jax.nn.silu(state))
+        return self.logits.recalled(gates, visit.kind, visit.moment, memory, slice(None))
 
     def _logits(self, prefix: _Prefix) -> Array:
         query = jax.nn.silu(self.query(jax.nn.silu(prefix.total + self.of_last[...][prefix.last])))

@@ -124,7 +124,7 @@ class SoftCodes(nnx.Module):
         feature = self.feature(jnp.concatenate([h, patient, u, moment], axis=-1)) + self.of_kind[...][kind]
         query = jax.nn.silu(self.query(jax.nn.silu(feature)))
         every = slice(None)
-        recalled = self.logits.recalled(self.copy_gates(query), kind, visit.age, memory, every)
+        recalled = self.logits.recalled(self.copy_gates(query), kind, visit.moment, memory, every)
         return self.logits.matched(query, every) + recalled + self.logits.precursors(memory.seen, memory.seen, every)
 
 

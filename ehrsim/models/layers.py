@@ -165,6 +165,19 @@ def moment_features(moment: Moment) -> Array:
     return jnp.concatenate(parts, axis=-1)
 
 
+PROSPECT_FEATURES = 5
+
+
+def prospect_features(moment: Moment) -> Array:
+    """(..., PROSPECT_FEATURES): what tells whether a code is still to come: the age, and the years that are left.
+
+    These are the years of data, or those to the age of a hundred.
+    """
+    left = jnp.clip(-moment.year, 0.0, jnp.maximum(100.0 - moment.age, 1.0))
+    age = moment.age / 50.0
+    return jnp.stack([jnp.ones_like(age), age, age**2, jnp.log1p(left), left / 10.0], axis=-1)
+
+
 AHEAD_FEATURES = 12
 
 

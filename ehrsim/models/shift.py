@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ehrsim.batch import Sizes
+from ehrsim.models.layers import PROSPECT_FEATURES
 
 Array = Any
 """A NumPy array on the host, a JAX array on the device."""
@@ -37,6 +38,8 @@ class Shift(NamedTuple):
     """(precursors,) of their codes where one of these is known, beyond `first`"""
     again: Array
     """(V,) of codes that the patient has had"""
+    wanted: Array
+    """(PROSPECT_FEATURES, V) of how likely a code is still to come: see `ehrsim.prospects`"""
     following: Array
     """(places + 1, groups + 1) of the group of the code that comes after so many in a step, where they come one after
     the other; first, that there is no more"""
@@ -57,6 +60,7 @@ def no_shift(sizes: Sizes) -> Shift:
         first=np.zeros((AGE_BINS, codes)),
         led=np.zeros(len(sizes.precursors)),
         again=np.zeros(codes),
+        wanted=np.zeros((PROSPECT_FEATURES, codes)),
         following=np.zeros((sizes.places + 1, len(sizes.groups) + 1)),
         first_value=np.zeros(of_rank),
         later_value=np.zeros(of_rank),

@@ -20,14 +20,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from ehrsim.batch import Precursor, Sizes, Visit
+from ehrsim.visits.regression import WIDE, Floats, logistic_regression
 from ehrsim.visits.sequences import Int64
 from ehrsim.visits.table import Table
 
-Floats = NDArray[np.float64]
 MOST = 6
 """Precursors of a code."""
 LEADING = 256
@@ -38,10 +37,6 @@ LEAST_EVENTS = 10
 """First occurrences of a code that are looked at at all, and those that a precursor makes or takes away."""
 CASES, CONTROLS = 1_000, 20
 """Steps with the first of a code that are looked at, and others for each."""
-SPREAD = 3.0
-"""Standard deviation of a log odds ratio before any data: those that no count bounds are kept from running away."""
-WIDE = 10.0
-"""The same of what is always in the regression."""
 PATIENTS = 20_000
 """Patients who are looked at; no more of them are needed to find what is strong."""
 
@@ -179,7 +174,7 @@ def _chosen(before: sparse.csc_matrix, always: Floats, happened: Floats) -> list
     design, weights = always, np.zeros(always.shape[1])
     transposed = before.T.tocsr()
     for _ in range(MOST + 1):
-        weights, chance = _regression(design, happened, weights, always.shape[1])
+        weights, chance = logistic_regression(design, happened, weights, always.shape[1])
         if len(chosen) == MOST:
             break
         variance = chance * (1 - chance)
@@ -198,37 +193,3 @@ def _chosen(before: sparse.csc_matrix, always: Floats, happened: Floats) -> list
         weights = np.append(weights, 0.0)
     ratios = [round(float(weight), 3) for weight in weights[always.shape[1] :]]
     return list(zip(chosen, ratios, scores, strict=True))
-
-
-def _regression(design: Floats, happened: Floats, weights: Floats, free: int) -> tuple[Floats, Floats]:
-    """Logistic regression by Newton's method with halved steps; all but the first `free` coefficients have a prior.
-
-    Returns the coefficients, and the chance of each row.
-    """
-    prior = np.full(design.shape[1], 1 / WIDE**2)
-    prior[free:] = 1 / SPREAD**2
-
-    def fitness(weights: Floats) -> float:
-        logits = design @ weights
-        likelihood = happened @ logits - np.logaddexp(0, logits).sum()
-        return float(likelihood - (prior * weights**2).sum() / 2)
-
-    best = fitness(weights)
-    for _ in range(30):
-        chance = _logistic(design @ weights)
-        gradient = design.T @ (happened - chance) - prior * weights
-        hessian = design.T @ (design * (chance * (1 - chance))[:, None]) + np.diag(prior)
-        step = np.linalg.solve(hessian, gradient)
-        while (better := fitness(weights + step)) < best:
-            step = step / 2
-            if abs(step).max() < 1e-6:
-                break
-        weights, gain, best = weights + step, better - best, max(better, best)
-        if gain < 1e-4:
-            break
-    return weights, _logistic(design @ weights)
-
-
-def _logistic(logits: Floats) -> Floats:
-    odds: Floats = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-    return odds
