@@ -31,6 +31,9 @@ from ehrsim.models.value_head import ValueHead, centred
 BRISK = 3.0
 """What codes do to values is learned so many times as fast as the rest, or the latents would tell it in training."""
 
+NEVER = 20.0
+"""What is taken from the logit of what cannot be."""
+
 
 def _emission(name: str, sizes: Sizes, width: int, rng: np.random.Generator) -> OrderedEmission | SetEmission:
     if name == "ordered":
@@ -90,7 +93,7 @@ class VisitDecoder(nnx.Module):
 
         by_age = age_bin(before.age)
         return Heads(
-            kind=lambda: self.kind(feature) + self.kind_by_steps[...][step_bin(steps)] + self.kind_by_age[...][by_age],
+            kind=lambda: self._kind(feature, step_bin(steps), by_age, memory.wanted.max(-1)),
             gap=lambda visit: self._gap(timed(visit), before.year) + self.gap_by_age[...][by_age],
             clock=lambda visit: self._clock(visit.kind, memory),
             codes=self.emission(body, memory),
@@ -107,6 +110,12 @@ class VisitDecoder(nnx.Module):
         decoder.emission = self.emission.shifted(shift)
         decoder.value = self.value.shifted(shift)
         return decoder
+
+    def _kind(self, feature: Array, by_steps: Array, by_age: Array, pending: Array) -> Array:
+        """A record does not end while codes that are to come are `pending` (...)."""
+        ends = along(jnp.arange(self.sizes.kinds) >= self.sizes.death, feature).astype(jnp.float32)
+        logits = self.kind(feature) - NEVER * pending[..., None] * ends
+        return logits + self.kind_by_steps[...][by_steps] + self.kind_by_age[...][by_age]
 
     def _gap(self, hidden: Array, year: Array) -> Array:
         """Long gaps are told by where in the calendar they end, and how far ahead that is counts as well."""
