@@ -140,3 +140,19 @@ def test_the_filter_follows_the_posterior_and_has_no_influence_on_it(tiny_run, t
 
     slopes = runs.to_arrays(jax.jit(jax.grad(distance))(model))
     assert {name.partition(".")[0] for name, slope in slopes.items() if np.any(slope)} == {"filter"}
+
+
+def test_a_record_does_not_end_while_codes_are_to_come(tiny_run, tiny_data):
+    batch = next(packing.batches(tiny_data.train, tiny_data.shape, np.arange(8), 0))
+    model = runs.load(tiny_run("vae").folder).model
+    decoder, sizes = model.decoder, model.sizes
+    memory = packed.recall(batch, sizes)
+    inputs = jnp.zeros((*batch.used.shape, decoder.feature.weight.shape[0]))
+
+    def ends(wanted):
+        asked = memory._replace(wanted=jnp.zeros_like(memory.wanted).at[..., 1].set(wanted))
+        kinds = decoder(inputs, packed.moment_before(batch), asked).kind()
+        return jax.nn.softmax(kinds, axis=-1)[..., sizes.death :].sum(-1)
+
+    assert float(ends(0.0).max()) > 1e-3
+    assert float(ends(1.0).max()) < 1e-3 * float(ends(0.0).max())
