@@ -75,7 +75,8 @@ def prepared(preset: str, patients: int) -> Work:
     config = training.training_config(preset)
     events = population(patients, seed=1)
     data = prepare(events, min_patients=config.min_patients, steps_per_batch=config.steps_per_batch)
-    of_model = models.suited(models.family("vae").presets[preset], data.provenance["data"]["steps"])
+    of_preset = models.family("vae").presets[preset]
+    of_model = models.suited(of_preset, data.provenance["data"]["steps"], data.sizes.vocabulary)
     return Work(config, data, models.create("vae", data.sizes, of_model, config.seed))
 
 

@@ -16,7 +16,7 @@ from ehrsim.visits.precursors import first_occurrences
 from ehrsim.visits.regression import Floats, logistic_regression
 from ehrsim.visits.table import Table
 
-STEPS = 4_000
+STEPS = 2_000
 """Steps of those who are to have a code, and of those who are not, that are looked at at most."""
 
 

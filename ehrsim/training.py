@@ -115,7 +115,8 @@ def fit(
     data = prepare(events, min_patients=config.min_patients, steps_per_batch=config.steps_per_batch)
     if source:
         data = data._replace(sizes=inherited(source, data.vocabulary, data.sizes))
-    of_model = models.suited(of_model, data.provenance["data"]["steps"], anew=source is not None)
+    steps, size = data.provenance["data"]["steps"], data.sizes.vocabulary
+    of_model = models.suited(of_model, steps, size, anew=source is not None)
     run_config = RunConfig(
         format_version=runs.FORMAT_VERSION,
         model=model,

@@ -12,6 +12,7 @@ import numpy as np
 from ehrsim.batch import Sizes
 from ehrsim.errors import UsageError
 from ehrsim.models.base import PatientModel
+from ehrsim.models.decoder import emission_for
 from ehrsim.models.gan import GAN, GANConfig
 from ehrsim.models.markov import Markov, MarkovConfig
 from ehrsim.models.vae import VAE, VAEConfig, dropout_for
@@ -80,16 +81,19 @@ def family(name: str) -> Family:
     return MODELS[name]
 
 
-def suited(config: msgspec.Struct, visits: int, *, anew: bool = False) -> msgspec.Struct:
-    """The configuration with that filled in which goes by the number of visits to learn from.
+def suited(config: msgspec.Struct, visits: int, vocabulary: int, *, anew: bool = False) -> msgspec.Struct:
+    """The configuration with that filled in which goes by the number of visits to learn from and of codes.
 
-    What is there already stays, unless `anew`: it may have been filled in for other data.
+    What is there already stays, unless it goes by visits and is to be found `anew`: it may have been filled in for
+    other data.
     """
     if isinstance(config, GANConfig):
-        return msgspec.structs.replace(config, autoencoder=suited(config.autoencoder, visits, anew=anew))
-    if isinstance(config, VAEConfig) and (anew or config.dropout is None):
-        return msgspec.structs.replace(config, dropout=dropout_for(visits))
-    return config
+        autoencoder = suited(config.autoencoder, visits, vocabulary, anew=anew)
+        return msgspec.structs.replace(config, autoencoder=autoencoder)
+    if not isinstance(config, VAEConfig):
+        return config
+    dropout = dropout_for(visits) if anew or config.dropout is None else config.dropout
+    return msgspec.structs.replace(config, dropout=dropout, emission=config.emission or emission_for(vocabulary))
 
 
 def create(name: str, sizes: Sizes, config: msgspec.Struct, seed: int) -> PatientModel:

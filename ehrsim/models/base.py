@@ -101,8 +101,27 @@ class OrderedHead(NamedTuple):
     """prefix -> (..., V) of the next code, -inf for those it cannot be"""
     after: Callable[[Any, Array], Any]
     """prefix and code (...) -> prefix"""
-    at: Callable[[Visit], Callable[[At], Array]]
-    """given all codes -> at places, K included -> (M, V) of the code there, told those at the places before"""
+    score: Callable[[Visit], Callable[[At, Array], Array]]
+    """given all codes -> at places, K included, and the codes there (M,) -> (M,) their log-probability, told those at
+    the places before"""
+    scored: int
+    """Logits that it takes to score a place."""
+
+
+class TwoLevelHead(NamedTuple):
+    """Codes one after the other in ascending order, each in two draws: a block of the vocabulary, then a code of it."""
+
+    begin: Callable[[Visit], Any]
+    """as in `OrderedHead`, like those below of the same name"""
+    blocks: Callable[[Any], Array]
+    """prefix -> (..., blocks) of the block of the next code; the first one stands for "no more" """
+    within: Callable[[Any, Array], Array]
+    """prefix and block (...) -> (..., widest block) of the next code if it is of this block"""
+    code: Callable[[Array, Array], Array]
+    """block (...) and place in it -> code (...)"""
+    after: Callable[[Any, Array], Any]
+    score: Callable[[Visit], Callable[[At, Array], Array]]
+    scored: int
 
 
 class Heads(NamedTuple):
@@ -114,7 +133,7 @@ class Heads(NamedTuple):
     """given the kind -> (..., gaps)"""
     clock: Callable[[Visit], Array]
     """given kind and gap -> (..., clocks)"""
-    codes: SetHead | OrderedHead
+    codes: SetHead | OrderedHead | TwoLevelHead
     events: Callable[[Visit], EventHeads]
     """given all codes, each of them once"""
 
@@ -258,12 +277,12 @@ def visit_log_probability(heads: Heads, batch: Batch, sizes: Sizes) -> dict[str,
         "gap": jnp.where(batch.timed, log_probability(heads.gap(visit), visit.gap), 0.0),
         "clock": jnp.where(has_clock, log_probability(heads.clock(visit), visit.clock), 0.0),
     }
-    if isinstance(heads.codes, OrderedHead):
-        codes = _ordered_log_probability(heads.codes, batch, sizes)
-    else:
+    if isinstance(heads.codes, SetHead):
         codes = jnp.zeros(used.shape)
         for group in range(len(sizes.groups)):
             codes = codes + set_log_probability(heads.codes.logits(group, visit), visit.codes, sizes.groups[group])
+    else:
+        codes = _ordered_log_probability(heads.codes, batch)
     parts["codes"] = jnp.where(inner, codes, 0.0)
     events = heads.events(visit._replace(codes=jnp.where(is_distinct(visit.codes), visit.codes, 0)))
     parts["length"] = jnp.where(is_visit, log_probability(events.length(), visit.length), 0.0)
@@ -284,7 +303,7 @@ LOGITS_AT_ONCE = 1 << 22
 """Logits of an ordered head that training holds at a time; more are made in pieces, and made again for the gradient."""
 
 
-def _ordered_log_probability(head: OrderedHead, batch: Batch, sizes: Sizes) -> Array:
+def _ordered_log_probability(head: OrderedHead | TwoLevelHead, batch: Batch) -> Array:
     """(R, T) log-probability of the codes of each step one after the other, and of there being no more."""
     codes = batch.visit.codes
     rows, steps, places = codes.shape
@@ -292,14 +311,13 @@ def _ordered_log_probability(head: OrderedHead, batch: Batch, sizes: Sizes) -> A
     count = (codes > 0).sum(-1, dtype=jnp.int32).reshape(-1)
     at = tuple(jnp.concatenate(part) for part in zip(batch.events, (row, step, count), strict=True))
     counted = jnp.concatenate([batch.real_event & is_distinct(codes)[batch.events], jnp.ones(rows * steps, bool)])
-    logits_at = head.at(batch.visit)
+    score = head.score(batch.visit)
 
     def scored(at: At) -> Array:
         *place, last = at
-        chosen = jnp.where(last < places, codes[(*place, jnp.minimum(last, places - 1))], 0)
-        return log_probability(logits_at(at), chosen)
+        return score(at, jnp.where(last < places, codes[(*place, jnp.minimum(last, places - 1))], 0))
 
-    piece = max(LOGITS_AT_ONCE // sizes.vocabulary, 1)
+    piece = max(LOGITS_AT_ONCE // head.scored, 1)
     total = len(at[0])
     if total <= piece:
         nats = scored(at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,7 @@ from ehrsim.models.layers import (
     table,
 )
 from ehrsim.models.shift import AGE_BINS, STEP_BINS, Shift, age_bin, step_bin
+from ehrsim.models.two_level import TwoLevelEmission
 from ehrsim.models.value_head import ValueHead, centred
 
 BRISK = 3.0
@@ -35,17 +38,33 @@ NEVER = 20.0
 """What is taken from the logit of what cannot be."""
 
 
-def _emission(name: str, sizes: Sizes, width: int, rng: np.random.Generator) -> OrderedEmission | SetEmission:
-    if name == "ordered":
-        return OrderedEmission(sizes, width, rng)
-    return SetEmission(sizes, width, rng)
+MOST_AT_ONCE = 5_000
+"""Size of the largest vocabulary over which codes that come one after the other have one softmax, if not said
+otherwise."""
+
+
+def emission_for(vocabulary: int) -> Literal["ordered", "two-level"]:
+    """How the codes of a visit come about where that is not said, by the size of the vocabulary."""
+    return "ordered" if vocabulary <= MOST_AT_ONCE else "two-level"
+
+
+def _emission(
+    name: str | None, sizes: Sizes, width: int, rng: np.random.Generator
+) -> OrderedEmission | TwoLevelEmission | SetEmission:
+    match name or emission_for(sizes.vocabulary):
+        case "ordered":
+            return OrderedEmission(sizes, width, rng)
+        case "two-level":
+            return TwoLevelEmission(sizes, width, rng)
+        case _:
+            return SetEmission(sizes, width, rng)
 
 
 class VisitDecoder(nnx.Module):
     """The heads: one visit from a feature vector, part by part, each part told the parts before it."""
 
     def __init__(
-        self, sizes: Sizes, inputs: int, width: int, narrow: int, emission: str, rng: np.random.Generator
+        self, sizes: Sizes, inputs: int, width: int, narrow: int, emission: str | None, rng: np.random.Generator
     ) -> None:
         self.sizes = sizes
         self.feature = Linear(inputs, width, rng)

@@ -176,9 +176,11 @@ class OrderedEmission(nnx.Module):
             led_to, classes = self.logits.precursors.after(prefix.seen, prefix.classes, code)
             return _Prefix(total, code, prefix.number + 1, prefix.recalled + led_to, seen=prefix.seen, classes=classes)
 
-        return OrderedHead(
-            begin=begin, logits=self._logits, after=after, at=lambda visit: self._at(visit, body(visit), memory)
-        )
+        def score(visit: Visit) -> Callable[[At, Array], Array]:
+            logits = self._at(visit, body(visit), memory)
+            return lambda at, codes: base.log_probability(logits(at), codes)
+
+        return OrderedHead(begin, self._logits, after, score, scored=self.sizes.vocabulary)
 
     def _recalled(self, state: Array, visit: Visit, memory: Memory) -> Array:
         gates = self.copy_gates(jax.nn.silu(state))

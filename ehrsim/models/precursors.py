@@ -9,7 +9,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from ehrsim.batch import Sizes
-from ehrsim.models.layers import QUICK, Constant, added
+from ehrsim.models.layers import QUICK, Constant, added, along
 
 Array = jax.Array
 
@@ -32,10 +32,45 @@ class PrecursorTerm(nnx.Module):
 
         `seen` (..., V) are the codes of visits before, `known` (..., V) also those of this visit so far.
         """
-        leading = self._leading()
-        before = jnp.concatenate([known[..., leading], self.classes(known)], axis=-1)
-        total = jnp.dot(before, self._weights()[:, part], preferred_element_type=jnp.float32)
+        total = jnp.dot(self.known(known), self._weights()[:, part], preferred_element_type=jnp.float32)
         return total * (1 - seen[..., part])
+
+    def known(self, codes: Array) -> Array:
+        """(..., leading codes + classes) 1 for those that are among `codes` (..., V)."""
+        return jnp.concatenate([codes[..., self._leading()], self.classes(codes)], axis=-1)
+
+    def gives(self, code: Array) -> Array:
+        """(..., leading codes + classes) 1 for those that a `code` (...) makes known."""
+        of_code = along(jnp.asarray(self._leading()), code[..., None]) == code[..., None]
+        return jnp.concatenate([of_code.astype(jnp.float32), _members(self.sizes)[code]], axis=-1)
+
+    def led(self, codes: Array, known: Array) -> Array:
+        """(tiles, n, width) what `codes` (tiles, width) get for `known` (tiles, n, leading codes + classes).
+
+        Each code's own precursors are looked up, since there are few of each.
+        """
+        pairs, rows = self._pairs()
+        total = jnp.zeros((*known.shape[:-1], codes.shape[-1]))
+        weights = QUICK * jnp.concatenate([self.weight[...], jnp.zeros(1)])
+        for of_code, row in zip(pairs, rows, strict=True):
+            there = jax.vmap(lambda known, row: known[:, row])(known, jnp.asarray(row)[codes])
+            total = total + there * weights[jnp.asarray(of_code)[codes]][:, None]
+        return total
+
+    def _pairs(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """(most precursors of a code, V) numbers of the pairs of each code, past the last where it has fewer.
+
+        Also rows of what is known, (most precursors of a code, V), for each of them.
+        """
+        pairs, size = self.sizes.precursors, self.sizes.vocabulary
+        code, before = (np.array([pair[at] for pair in pairs], np.int32) for at in (0, 1))
+        order = np.argsort(code, kind="stable")
+        nth = np.empty_like(code)
+        nth[order] = np.arange(len(code)) - np.searchsorted(code[order], code[order])
+        shape = (int(nth.max(initial=-1)) + 1, size)
+        numbers, rows = np.full(shape, len(code), np.int32), np.zeros(shape, np.int32)
+        numbers[nth, code], rows[nth, code] = np.arange(len(code)), self._row(before)
+        return numbers, rows
 
     def classes(self, known: Array) -> Array:
         """(..., classes) 1 for those of which a code is `known` (..., V)."""
@@ -62,10 +97,16 @@ class PrecursorTerm(nnx.Module):
     def _weights(self) -> Array:
         """(leading codes + classes, V)."""
         code, before = (np.array([pair[at] for pair in self.sizes.precursors], np.int32) for at in (0, 1))
+        nothing = jnp.zeros((len(self._leading()) + len(self.sizes.classes), self.sizes.vocabulary), jnp.float32)
+        return nothing.at[self._row(before), code].set(QUICK * self.weight[...])
+
+    def _row(self, before: NDArray[np.int32]) -> NDArray[np.int32]:
+        """(pairs,) where the precursors `before` (pairs,) stand among leading codes and classes."""
         leading, size = self._leading(), self.sizes.vocabulary
-        row = np.where(before < size, np.searchsorted(leading, before), before - size + len(leading))
-        nothing = jnp.zeros((len(leading) + len(self.sizes.classes), size), jnp.float32)
-        return nothing.at[row, code].set(QUICK * self.weight[...])
+        row: NDArray[np.int32] = np.where(
+            before < size, np.searchsorted(leading, before), before - size + len(leading)
+        ).astype(np.int32)
+        return row
 
 
 def _members(sizes: Sizes) -> Array:

@@ -59,8 +59,9 @@ class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The same of the patient's latent, which is drawn once and would be given up."""
     anneal: float = 0.15
     """Share of training over which the KL weight rises from 0 to 1."""
-    emission: Literal["ordered", "set"] = "ordered"
-    """How the codes of a visit come about: see `ehrsim.models.emission`."""
+    emission: Literal["ordered", "two-level", "set"] | None = None
+    """How the codes of a visit come about: see `ehrsim.models.emission` and `ehrsim.models.two_level`; None: one after
+    the other, in two levels if there are many (`ehrsim.models.decoder.emission_for`)."""
     dropout: float | None = None
     """Chance that a number of a visit's embedding or of the decoder's feature is hidden in training; None: by how many
     visits there are to learn from (`dropout_for`)."""

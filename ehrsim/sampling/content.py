@@ -16,6 +16,7 @@ from ehrsim.models.base import (
     Measured,
     OrderedHead,
     SetHead,
+    TwoLevelHead,
     following,
     measured_at,
     nothing_measured,
@@ -36,7 +37,7 @@ EVENTS_A_PIECE = 4
 
 def draw_codes(heads: Heads, visit: Visit, sizes: Sizes, draws: Counters, terminal: Array) -> Draw:
     """The codes of a step, none where it is `terminal`."""
-    if isinstance(heads.codes, OrderedHead):
+    if not isinstance(heads.codes, SetHead):
         return _one_after_the_other(heads.codes, visit, sizes, draws, terminal)
     drawn = _group_by_group(heads.codes, visit, sizes, draws)
     return Draw(jnp.where(terminal[:, None], 0, drawn.codes), jnp.where(terminal, 0, drawn.number))
@@ -56,7 +57,19 @@ def _group_by_group(head: SetHead, visit: Visit, sizes: Sizes, draws: Counters) 
     return so_far
 
 
-def _one_after_the_other(head: OrderedHead, visit: Visit, sizes: Sizes, draws: Counters, terminal: Array) -> Draw:
+def _next_code(head: OrderedHead | TwoLevelHead, prefix: Any, draws: Counters, place: Array) -> Array:
+    """(B,) the code after the prefixes, which is to stand at `place`."""
+    number = draws.uniform_at(Purpose.CODES, jnp.arange(draws.left.shape[0]), place)
+    if isinstance(head, OrderedHead):
+        return draw_index(head.logits(prefix), number)
+    block = draw_index(head.blocks(prefix), number)
+    number = draws.uniform_at(Purpose.CODES + 1, jnp.arange(draws.left.shape[0]), place)
+    return head.code(block, draw_index(head.within(prefix, block), number))
+
+
+def _one_after_the_other(
+    head: OrderedHead | TwoLevelHead, visit: Visit, sizes: Sizes, draws: Counters, terminal: Array
+) -> Draw:
     """Code after code, until every slot has its last one.
 
     Slots that have theirs go on without being looked at, so once more than half have, those that have not are gathered,
@@ -64,8 +77,7 @@ def _one_after_the_other(head: OrderedHead, visit: Visit, sizes: Sizes, draws: C
     """
 
     def body(carry: _Codes) -> _Codes:
-        number = carry.draws.uniform_at(Purpose.CODES, jnp.arange(carry.ended.shape[0]), carry.place)
-        code = jnp.where(carry.ended, 0, draw_index(head.logits(carry.prefix), number))
+        code = jnp.where(carry.ended, 0, _next_code(head, carry.prefix, carry.draws, carry.place))
         return carry._replace(
             place=carry.place + 1,
             codes=carry.codes.at[:, carry.place].set(code, mode="drop"),

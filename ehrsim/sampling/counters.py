@@ -36,7 +36,7 @@ class Purpose(IntEnum):
     DURATION = 8
     DURATION_WITHIN = 9
     CODES = 16
-    """Of the first group of codes; those of the others follow."""
+    """Of the first group of codes, or of blocks of codes; those of the other groups, or of codes in blocks, follow."""
 
 
 def threefry(key: tuple[Array, Array], counter: tuple[Array, Array]) -> tuple[Array, Array]:

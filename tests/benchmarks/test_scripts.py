@@ -61,6 +61,31 @@ def test_an_accelerator_is_measured_beside_the_limit_of_its_memory() -> None:
 
 
 @pytest.mark.slow
+def test_a_large_vocabulary_is_measured_with_both_emissions() -> None:
+    result = printed("large_vocabulary", "--small", "--repeats", "1")
+    assert list(result["emissions"]) == ["two-level", "ordered"]
+    two_level, ordered = result["emissions"].values()
+    assert two_level["vocabulary"] == ordered["vocabulary"] > 450
+    assert two_level["tuning_nats"] == pytest.approx(ordered["tuning_nats"], rel=0.1), "both know next to nothing"
+    for figures in (two_level, ordered):
+        assert figures["training"]["cpu_seconds_per_step"] > 0
+        assert figures["generation"]["patients_per_cpu_second"] > 0
+        assert 0 < figures["training"]["peak_gb_before"] <= figures["training"]["peak_gb_training"]
+
+
+@pytest.mark.parametrize("script", ["large_vocabulary"], indirect=True)
+def test_records_with_many_codes_have_a_long_tail_and_chronic_codes_that_recur(script: ModuleType) -> None:
+    frame = script.population(300, 2_000, seed=3)
+    assert events.validate(frame.lazy()) == []
+    coded = frame.filter(~pl.col("code").is_in(["MEDS_BIRTH", "VISIT_START//AMB"]))
+    number = coded.group_by("code").len().sort("len", descending=True)["len"]
+    assert len(number) == 2_000
+    assert number[0] > 20 * number[1_000] and number.min() >= 4
+    again = coded.group_by("subject_id", "code").len().filter(pl.col("len") >= 3)
+    assert again.height > 300, "chance alone makes few"
+
+
+@pytest.mark.slow
 def test_fidelity_is_told_beside_its_floor() -> None:
     command = [sys.executable, str(BENCHMARKS / "fidelity.py"), "--small", "--model", "markov", "--preset", "small"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

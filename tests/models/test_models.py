@@ -123,8 +123,15 @@ def test_dropout_goes_by_how_much_there_is_to_learn_from():
     rates = [dropout_for(visits) for visits in (0, 100, 20_000, 200_000, 10**9)]
     assert rates == sorted(rates, reverse=True)
     assert (rates[0], rates[-1]) == (0.45, 0.1)
-    assert suited(VAEConfig(), 20_000) == VAEConfig(dropout=0.45)
-    assert suited(GANConfig(), 20_000).autoencoder == VAEConfig(dropout=0.45)
-    assert suited(VAEConfig(dropout=0.3), 20_000).dropout == 0.3
-    assert suited(VAEConfig(dropout=0.3), 20_000, anew=True).dropout == 0.45
-    assert suited(MarkovConfig(), 20_000) == MarkovConfig()
+    assert suited(VAEConfig(), 20_000, 300) == VAEConfig(dropout=0.45, emission="ordered")
+    assert suited(GANConfig(), 20_000, 300).autoencoder == VAEConfig(dropout=0.45, emission="ordered")
+    assert suited(VAEConfig(dropout=0.3), 20_000, 300).dropout == 0.3
+    assert suited(VAEConfig(dropout=0.3), 20_000, 300, anew=True).dropout == 0.45
+    assert suited(MarkovConfig(), 20_000, 300) == MarkovConfig()
+
+
+def test_many_codes_come_in_two_levels_if_not_said_otherwise():
+    assert suited(VAEConfig(), 20_000, 20_000).emission == "two-level"
+    for emission in ("ordered", "two-level", "set"):
+        for vocabulary in (300, 20_000):
+            assert suited(VAEConfig(emission=emission), 20_000, vocabulary).emission == emission

@@ -84,15 +84,16 @@ def test_slots_change_nothing_with_latents(tiny_run):
 
 
 @pytest.mark.slow
-def test_slots_change_nothing_with_codes_one_after_the_other(tiny_events, tiny_training, tmp_path):
+@pytest.mark.parametrize("emission", ["ordered", "two-level"])
+def test_slots_change_nothing_with_codes_one_after_the_other(emission, tiny_events, tiny_training, tmp_path):
     run = training.fit(
         tiny_events,
         tmp_path / "run",
         model="vae",
-        model_config=VAEConfig(emission="ordered", width=32, attribute_width=16),
+        model_config=VAEConfig(emission=emission, width=32, attribute_width=16),
         training=tiny_training,
     )
-    assert run.model.config.emission == "ordered"
+    assert run.model.config.emission == emission
     one, other = (generate(tmp_path / "run", 60, seed=3, slots=slots).collect() for slots in (8, 64))
     assert one.equals(other)
     assert one.height > 60
