@@ -201,27 +201,26 @@ def over_codes(found: Floats, floor: Floats, names: list[str], bar: Bar) -> dict
     return {"median": median, "met": sum(one["ok"] for one in each.values()), "of": len(each), "each": each}
 
 
-def compare_classifiers(cohorts: Cohorts, steps: int) -> dict[str, Judged]:
-    """How well simulated patients are told from held-out ones, and other real patients from them.
-
-    The networks are trained for `steps` at most.
-    """
+def compare_by_features(cohorts: Cohorts) -> Judged:
+    """How well trees that see features of a record tell simulated patients from held-out ones, and by what."""
     planned = plan(cohorts.held_out, cohorts.simulated)
     truth, another, model = cohorts.each(lambda events: features(events, planned))
     found, floor = two_sample.told_apart(truth, model, clues=True), two_sample.told_apart(truth, another)
+    clues = [
+        {name: rounded(value) if isinstance(value, float) else value for name, value in clue._asdict().items()}
+        for clue in found.clues
+    ]
+    return {**judged_area(found.auc, floor.auc, FEATURES_TOLD), "patients": found.patients, "clues": clues}
+
+
+def compare_by_sequence(cohorts: Cohorts, steps: int) -> Judged:
+    """The same of networks that read visits in order, trained for `steps` at most."""
     fewer = Cohorts(*(some(events, MOST_SEQUENCES) for events in cohorts))
     codes = sequence_test.commonest(fewer.held_out, fewer.simulated)
     network, least = (
         sequence_test.told_apart(fewer.held_out, other, codes, steps=steps) for other in (fewer.simulated, fewer.real)
     )
-    clues = [
-        {name: rounded(value) if isinstance(value, float) else value for name, value in clue._asdict().items()}
-        for clue in found.clues
-    ]
-    return {
-        "features": {**judged_area(found.auc, floor.auc, FEATURES_TOLD), "patients": found.patients, "clues": clues},
-        "sequences": judged_area(network, least, SEQUENCES_TOLD),
-    }
+    return judged_area(network, least, SEQUENCES_TOLD)
 
 
 def judged_area(found: two_sample.Area, floor: two_sample.Area, bar: Bar) -> Judged:
@@ -245,7 +244,10 @@ def compared(cohorts: Cohorts, draws: int, steps: int) -> dict[str, Any]:
         "numbers": compare_numbers(cohorts, weights),
         "survival": compare_survival(cohorts, weights),
         "measurements": compare_measurements(cohorts, weights),
-        "classifiers": compare_classifiers(cohorts, steps),
+        "classifiers": {
+            "features": compare_by_features(cohorts),
+            "sequences": compare_by_sequence(cohorts, steps),
+        },
     }
 
 

@@ -131,7 +131,7 @@ def fit(
     fresh = fresh.shifted(no_shift(data.sizes)._replace(wanted=prospects(data.train, data.sizes)))
     if source:
         fresh = transferred(source, fresh, data.vocabulary)
-    trained = _train_family(model, fresh, data, config, work, progress, begun=source is not None)
+    trained = train(model, fresh, data, config, work, progress, begun=source is not None)
     run = Run(run_config, data.vocabulary, data.scales, trained, provenance)
     runs.save(run, work / "metrics.jsonl", out, overwrite=overwrite)
     shutil.rmtree(work)
@@ -179,12 +179,12 @@ def _pin(work: Path, config: RunConfig, provenance: dict[str, Any]) -> None:
     path.write_bytes(note)
 
 
-def _train_family(
-    model: str, fresh: Any, data: Data, config: TrainingConfig, work: Path, progress: Progress, *, begun: bool
+def train(
+    model: str, fresh: Any, data: Data, config: TrainingConfig, work: Path, progress: Progress, *, begun: bool = False
 ) -> Any:
-    """Train a model; if it is built around an autoencoder, that first, and then the rest around it.
+    """A `fresh` model of a family trained and raked; if it is built around an autoencoder, that first.
 
-    `begun` tells that it is usable as it is, from another run.
+    The folder `work` holds metrics and a checkpoint. `begun` tells that it is usable as it is, from another run.
     """
     family = models.family(model)
     of_family = msgspec.structs.replace(config, **family.training)

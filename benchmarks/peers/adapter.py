@@ -1,14 +1,15 @@
 """What the script of every peer shares: its command line, its clocks, and the one line that it prints.
 
-    python PEER.py --train TRAIN --tuning TUNING --out OUT --patients N [--seed S] [--seconds T] [--small]
+    python PEER.py --train TRAIN --tuning TUNING --out OUT --patients N [--seed S] [--seconds T] [--repeats R] [--small]
 
-reads the exchange files TRAIN and TUNING, learns for T CPU seconds at most, writes N simulated patients to the exchange
-file OUT, and prints as JSON what learning and simulating took.
+reads the exchange files TRAIN and TUNING, learns for T CPU seconds at most, simulates N patients R times, writes them
+to the exchange file OUT, and prints as JSON what learning and simulating took: once in the median, and each time.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
@@ -36,6 +37,8 @@ class Task(NamedTuple):
     seconds: float
     """CPU seconds to learn for, at most."""
     small: bool
+    repeats: int = 1
+    """How often the patients are simulated."""
 
     def rng(self) -> np.random.Generator:
         """Random numbers of the seed."""
@@ -50,6 +53,7 @@ def parser(description: str | None) -> ArgumentParser:
     command.add_argument("--patients", type=int, required=True, help="how many to simulate")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--seconds", type=float, default=600.0, help="CPU seconds to learn for, at most")
+    command.add_argument("--repeats", type=int, default=1, help="how often to simulate them, for a median of the time")
     command.add_argument("--small", action="store_true", help="learn for moments")
     return command
 
@@ -69,15 +73,20 @@ def run(
     task = task_of(parser(description).parse_args())
     train, tuning = exchange.read(task.train), exchange.read(task.tuning)
     fitted, learning = timed(lambda: fit(train, tuning, task))
-    simulated, simulating = timed(lambda: generate(fitted, task.patients, task.rng()))
-    exchange.write(simulated, task.out)
-    tell(learning, simulating)
+    repeats = [timed(lambda: generate(fitted, task.patients, task.rng())) for _ in range(task.repeats)]
+    exchange.write(repeats[-1][0], task.out)
+    tell(learning, *(simulating for _, simulating in repeats))
 
 
-def tell(learning: Seconds, simulating: Seconds) -> None:
-    """Print what the two parts took."""
-    parts = {"fit": learning, "generate": simulating}
-    print(json.dumps({part: {k: rounded(v) for k, v in took._asdict().items()} for part, took in parts.items()}))
+def tell(learning: Seconds, *simulating: Seconds) -> None:
+    """Print what learning took, and simulating each time."""
+    median = Seconds(*(statistics.median(clock) for clock in zip(*simulating, strict=True)))
+    told = {"fit": _shown(learning), "generate": _shown(median), "repeats": [_shown(taken) for taken in simulating]}
+    print(json.dumps(told))
+
+
+def _shown(taken: Seconds) -> dict[str, float]:
+    return {name: rounded(value) for name, value in taken._asdict().items()}
 
 
 def note(text: str) -> None:

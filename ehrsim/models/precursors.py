@@ -78,6 +78,8 @@ class PrecursorTerm(nnx.Module):
 
     def after(self, seen: Array, classes: Array, code: Array) -> tuple[Array, Array]:
         """(..., V) what is added when `code` (...) is drawn, and the `classes` (..., classes) then known."""
+        if not self.sizes.precursors:
+            return jnp.zeros_like(seen), classes
         leading = self._leading()
         rows = np.full(self.sizes.vocabulary, len(leading), np.int32)
         rows[leading] = np.arange(len(leading))

@@ -51,6 +51,7 @@ class VAEConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attribute_width: int = 64
     """Width of the layer that gives values, offsets and durations."""
     patient_latent: int = 24
+    """Numbers of the patient's latent, and `visit_latent` of a visit's; 0: there is none."""
     visit_latent: int = 12
     free_bits: float = 0.0
     """Nats of KL per dimension of a visit's latent that cost nothing in training. None: what the posterior tells the
@@ -175,8 +176,8 @@ class VAE(nnx.Module):
             "kl_patient": mean_patient.sum(),
             "kl_visit": mean_visit.sum(),
             "kl_filter": filtered,
-            "active_patient": (mean_patient > 0.01).mean(),
-            "active_visit": (mean_visit > 0.01).mean(),
+            "active_patient": (mean_patient > 0.01).sum() / max(len(mean_patient), 1),
+            "active_visit": (mean_visit > 0.01).sum() / max(len(mean_visit), 1),
         }
 
     def log_likelihood(self, batch: Batch, key: Array) -> Array:

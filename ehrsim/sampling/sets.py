@@ -99,6 +99,10 @@ def join_sets(draws: list[Draw], starts: list[int], places: int) -> Draw:
 
 MOST_SUMS = 64
 """Categories up to which `draw_index` builds the sums one after the other."""
+MOST_UNROLLED = 24
+"""Blocks of more categories up to which the sums are written out. XLA makes each sum of a block anew for every block
+after it, so that for 45 blocks, those of 2,000 categories, one draw took half a minute to compile; a loop takes one
+second, and as long to run."""
 
 
 def draw_index(logits: Array, uniform: Array) -> Array:
@@ -116,9 +120,10 @@ def draw_index(logits: Array, uniform: Array) -> Array:
     width = math.ceil(math.sqrt(size))
     padded = jnp.pad(weights, [(0, 0)] * (weights.ndim - 1) + [(0, -size % width)])
     blocks = padded.reshape(*weights.shape[:-1], -1, width)
-    block, within = _reached(blocks.sum(-1), uniform)
+    reached = _reached if width <= MOST_UNROLLED else _reached_in_a_loop
+    block, within = reached(blocks.sum(-1), uniform)
     chosen = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
-    place, _ = _reached(chosen, within)
+    place, _ = reached(chosen, within)
     return jnp.minimum(block * width + place, size - 1)
 
 
@@ -138,4 +143,24 @@ def _reached(weights: Array, uniform: Array) -> tuple[Array, Array]:
         beyond = target >= upto
         index, before = index + beyond.astype(jnp.int32), jnp.where(beyond, upto, before)
     own = jnp.take_along_axis(weights, index[..., None], axis=-1)[..., 0]
-    return index, jnp.clip((target - before) / jnp.where(own > 0, own, 1.0), 2.0**-24, 1 - 2.0**-24)
+    return index, _within(target - before, own)
+
+
+def _reached_in_a_loop(weights: Array, uniform: Array) -> tuple[Array, Array]:
+    """The same of more categories than are worth writing out."""
+    parts = jnp.moveaxis(weights, -1, 0)
+
+    def add(total: Array, part: Array) -> tuple[Array, Array]:
+        return total + part, total + part
+
+    total, cumulated = jax.lax.scan(add, jnp.zeros_like(uniform), parts, unroll=8)
+    target = uniform * total
+    index = (target[None] >= cumulated[:-1]).sum(0, dtype=jnp.int32)
+    before = jnp.take_along_axis(jnp.concatenate([jnp.zeros_like(total)[None], cumulated]), index[None], axis=0)[0]
+    own = jnp.take_along_axis(parts, index[None], axis=0)[0]
+    return index, _within(target - before, own)
+
+
+def _within(beyond: Array, own: Array) -> Array:
+    """How far into a category of weight `own` a target `beyond` its beginning is, from 0 to 1."""
+    return jnp.clip(beyond / jnp.where(own > 0, own, 1.0), 2.0**-24, 1 - 2.0**-24)

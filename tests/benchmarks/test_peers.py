@@ -161,3 +161,28 @@ def test_a_python_that_is_not_there_is_named(
     with pytest.raises(script.NoEnvironmentError, match=r"no Python 3\.99"):
         script.python_for("peer", tmp_path / "environments")
     assert script.python_for("another", tmp_path) == Path(sys.executable)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["sampling_speed"], indirect=True)
+def test_speeds_of_drawing_stand_beside_the_records_drawn(script: ModuleType) -> None:
+    models = "ordered,set,tokens" if os.environ.get("EHRSIM_PEERS") else "ordered,set"
+    command = [sys.executable, str(BENCHMARKS / "sampling_speed.py"), "--small", "--repeats", "1", "--models", models]
+    command += ["--environments", os.environ["EHRSIM_PEERS"]] if "tokens" in models else []
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert list(result["models"]) == models.split(",")
+    for name, figures in result["models"].items():
+        assert figures["patients_per_cpu_second"] > 0 and figures["simulated"]["codes_per_visit"] > 0
+        assert name in done.stderr
+    assert (result["ordered_over_tokens"] is None) == ("tokens" not in models)
+
+
+@pytest.mark.parametrize("script", ["sampling_speed"], indirect=True)
+def test_records_to_be_drawn_fast_have_ten_visits_of_ten_distinct_codes(script: ModuleType) -> None:
+    table = script.synthetic(60, seed=1)
+    assert table.equals(script.synthetic(60, seed=1)), "a seed decides"
+    drawn = script.content(table.lazy())
+    assert drawn["codes_per_visit"] == 10 and abs(drawn["visits_per_patient"] - 10) < 1.5
+    codes = table.filter(pl.col("code").str.contains("^(SNOMED|RxNorm|LOINC)//"))["code"].value_counts(sort=True)
+    assert codes["code"][0] == "SNOMED//10000", "the commonest"

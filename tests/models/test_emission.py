@@ -116,3 +116,17 @@ def test_an_ordered_head_that_runs_out_of_places_says_so():
     assert (np.asarray(drawn.codes) > 0).all()
     more = np.asarray(drawn.number) > 1
     assert np.array_equal(more, np.asarray(drawn.codes)[:, 0] < 5), "only the last code can be the last"
+
+
+def test_codes_are_drawn_where_none_has_a_precursor():
+    """As in data in which no code leads to another."""
+    sizes = SIZES._replace(precursors=(), classes=())
+    emission = OrderedEmission(sizes, WIDTH, np.random.Generator(np.random.Philox(key=3)))
+    slots = jnp.arange(2, dtype=jnp.int32)
+    head, visit = head_for(emission, 2), blank_visit(2, PLACES)
+    heads = Heads(kind=None, gap=None, clock=None, codes=head, events=None)
+    keys = counters(jax.random.key(1), slots, 0 * slots, 0 * slots)
+    drawn = draw_codes(heads, visit, sizes, keys, jnp.zeros(2, bool))
+    assert drawn.codes.shape == (2, PLACES)
+    led_to, _ = emission.logits.precursors.after(jnp.zeros((2, 6)), jnp.zeros((2, 0)), jnp.array([1, 2]))
+    assert not led_to.any()

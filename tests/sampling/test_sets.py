@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from ehrsim.sampling import sets
 from ehrsim.sampling.sets import WORD, Draw, draw_index, draw_set, join_sets
 
 ROWS, ROUNDS = 4096, 12
@@ -137,3 +138,11 @@ def test_draw_index_of_many_categories_follows_their_weights(size):
     assert (shares[found] > 0).all()
     assert np.abs(np.bincount(found, minlength=size) / 20_000 - shares).max() < 2e-4
     assert (np.diff(found) >= 0).all()
+
+
+def test_sums_in_a_loop_draw_the_same():
+    rng = np.random.default_rng(4)
+    weights = jnp.asarray(np.where(rng.random((500, 45)) < 0.3, 0, rng.random((500, 45))), jnp.float32)
+    uniform = jnp.asarray(rng.random(500), jnp.float32)
+    for one, other in zip(sets._reached(weights, uniform), sets._reached_in_a_loop(weights, uniform), strict=True):
+        assert np.array_equal(one, other)
