@@ -118,6 +118,8 @@ class Moment(NamedTuple):
     """Since the first step of the record."""
     steps: Array
     """Of the record before this one."""
+    since: Array
+    """The step before; 0 at a patient's first step."""
 
 
 class Visit(NamedTuple):
@@ -132,10 +134,11 @@ class Visit(NamedTuple):
     length: Array
     """(...) int32"""
     age: Array
-    """(...) as in `Moment`, like the three that follow."""
+    """(...) as in `Moment`, like the four that follow."""
     year: Array
     elapsed: Array
     steps: Array
+    since: Array
     codes: Array
     """(..., K) int32 vocabulary indices in ascending order, 0 where empty; a repeated code has several places."""
     offset: Array
@@ -158,7 +161,7 @@ class Visit(NamedTuple):
     @property
     def moment(self) -> Moment:
         """When the step is."""
-        return Moment(self.age, self.year, self.elapsed, self.steps)
+        return Moment(self.age, self.year, self.elapsed, self.steps, self.since)
 
 
 PAST = ("last_rank", "last_age", "measurements", "mean_rank")

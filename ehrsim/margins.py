@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ehrsim.batch import Precursor, Sizes, Visit
-from ehrsim.models.shift import AGE_BINS, AGE_EDGES, STEP_BINS, STEP_EDGES
+from ehrsim.models.shift import AGE_BINS, AGE_EDGES, GAP_CLASSES, GAP_EDGES, STEP_BINS, STEP_EDGES
 from ehrsim.rates import Floats, tally
 from ehrsim.visits.precursors import Firsts, first_occurrences
 from ehrsim.visits.sequences import Int64
@@ -34,6 +34,10 @@ class Margins(NamedTuple):
     """(AGE_BINS, V) steps with a code that the patient had never had, out of `fresh` (AGE_BINS, V) steps of those who
     had not; both by age, and where none of the code's precursors is known"""
     fresh: Floats
+    first_by_gap: Floats
+    """(GAP_CLASSES, V) steps with a code that the patient had never had, out of `fresh_by_gap` (GAP_CLASSES, V), by the
+    time since the step before, whatever precursors are known"""
+    fresh_by_gap: Floats
     led: Floats
     """(precursors,) the same of its code where a precursor is known, out of `exposed` (precursors,)"""
     exposed: Floats
@@ -59,10 +63,11 @@ def count(steps: Table, sizes: Sizes) -> Margins:
     codes, inner = visit.codes, visit.kind < sizes.death
     distinct = (codes > 0) & (codes != np.pad(codes, ((0, 0), (1, 0)))[:, :-1])
     firsts = first_occurrences(steps, sizes.vocabulary)
-    passed = np.concatenate([np.zeros((1, AGE_BINS)), (np.eye(AGE_BINS)[age] * inner[:, None]).cumsum(0)])
-    first = _by(age[firsts.step], firsts.code, AGE_BINS, sizes.vocabulary)
     last = steps.step_offsets[owner[firsts.step] + 1] - 1
-    known = _sums_by(firsts.code, passed[last] - passed[firsts.step + 1], sizes.vocabulary).T
+    gap = np.where(before == 0, 0, 1 + np.searchsorted(np.array(GAP_EDGES, np.float32), visit.since, side="right"))
+    passed, passed_gap = _passed(age, inner, AGE_BINS), _passed(gap, inner, GAP_CLASSES)
+    first, known = _firsts_by(age, passed, firsts, last, sizes)
+    first_by_gap, known_by_gap = _firsts_by(gap, passed_gap, firsts, last, sizes)
     led, exposed, first_led, fresh_led = _led(firsts, steps, sizes, age, passed)
     visits = (visit.kind > 0) & (visit.kind < sizes.continues)
     measured = visit.value > 0
@@ -74,6 +79,8 @@ def count(steps: Table, sizes: Sizes) -> Margins:
         length=_by(visit.kind[visits], visit.length[visits], sizes.kinds, sizes.lengths),
         first=first - first_led,
         fresh=passed[-1][:, None] - known - fresh_led,
+        first_by_gap=first_by_gap,
+        fresh_by_gap=passed_gap[-1][:, None] - known_by_gap,
         led=led,
         exposed=exposed,
         again=tally(codes[distinct], sizes.vocabulary) - first.sum(0),
@@ -82,6 +89,20 @@ def count(steps: Table, sizes: Sizes) -> Margins:
         first_value=_by_rank(visit, earliest, sizes),
         later_value=_by_rank(visit, measured & ~earliest, sizes),
     )
+
+
+def _passed(of: Int64, inner: NDArray[np.bool_], bins: int) -> Floats:
+    """(rows + 1, bins) how many steps of each bin come before a row; `of` (rows,) are the bins."""
+    return np.concatenate([np.zeros((1, bins)), (np.eye(bins)[of] * inner[:, None]).cumsum(0)])
+
+
+def _firsts_by(of: Int64, passed: Floats, firsts: Firsts, last: Int64, sizes: Sizes) -> tuple[Floats, Floats]:
+    """(bins, V) steps with the first of a code, and those of patients who have had it, by the bin `of` (rows,) a step.
+
+    `last` are the rows with the ends of the records of `firsts`.
+    """
+    first = _by(of[firsts.step], firsts.code, passed.shape[1], sizes.vocabulary)
+    return first, _sums_by(firsts.code, passed[last] - passed[firsts.step + 1], sizes.vocabulary).T
 
 
 def _led(

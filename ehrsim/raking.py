@@ -54,6 +54,10 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
     # What is left at each age once that is done.
     expected = np.minimum(simulated.first * np.exp(at_any_age), simulated.fresh)
     at_age = _difference(real.first, real.fresh, expected, simulated.fresh)
+    whatever_precedes = _difference(
+        *(counts.sum(0) for of in (real, simulated) for counts in (of.first_by_gap, of.fresh_by_gap))
+    )
+    after_all_gaps = np.minimum(simulated.first_by_gap * np.exp(whatever_precedes), simulated.fresh_by_gap)
     led_to = np.array([pair.code for pair in sizes.precursors], np.int64)
     return Shift(
         kind=HALF * _shares(real.kind, simulated.kind),
@@ -61,6 +65,7 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         gap=_shares(real.gap, simulated.gap),
         length=_shares(real.length, simulated.length),
         first=at_any_age + at_age,
+        first_by_gap=_difference(real.first_by_gap, real.fresh_by_gap, after_all_gaps, simulated.fresh_by_gap),
         # Beyond what shifts the code without precursors.
         led=_difference(real.led, real.exposed, simulated.led, simulated.exposed) - at_any_age[led_to],
         again=_difference(real.again, real.known, simulated.again, simulated.known),

@@ -48,7 +48,7 @@ def chance():
     index = {entry.code: position for entry, position in data.vocabulary.index.items()}
 
     def of(code: str, age: float, left: float) -> float:
-        moment = Moment(*map(jnp.float32, (age, -left, 0.0, 0.0)))
+        moment = Moment(*map(jnp.float32, (age, -left, 0.0, 0.0, 0.0)))
         return float(1 / (1 + np.exp(-np.asarray(prospect_features(moment)) @ found[:, index[code]])))
 
     return of

@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from ehrsim import margins, raking, runs
-from ehrsim.models.shift import STEP_BINS, STEP_EDGES, age_bin, no_shift, step_bin
+from ehrsim.batch import Moment
+from ehrsim.models.shift import STEP_BINS, STEP_EDGES, age_bin, gap_class, no_shift, step_bin
 from ehrsim.progress import silent
 from ehrsim.training import best, fit
 
@@ -32,6 +33,7 @@ def test_margins_are_counted(counted, tiny_data):
                 continue
             if 0 < table.visit.kind[step] < sizes.continues:
                 expected.length[table.visit.kind[step], table.visit.length[step]] += 1
+            gap = int(gap_class(Moment(*(part[step] for part in table.visit.moment))))
             codes = table.visit.codes[step]
             now = set(codes[codes > 0].tolist())
             groups = [next(g for g, (_, end) in enumerate(sizes.groups, 1) if code < end) for code in sorted(now)]
@@ -49,7 +51,10 @@ def test_margins_are_counted(counted, tiny_data):
                 if code in seen:
                     expected.known[code] += 1
                     expected.again[code] += code in now
-                elif not leads[code]:
+                    continue
+                expected.fresh_by_gap[gap, code] += 1
+                expected.first_by_gap[gap, code] += code in now
+                if not leads[code]:
                     expected.fresh[age, code] += 1
                     expected.first[age, code] += code in now
             seen |= now
@@ -147,7 +152,7 @@ def test_training_ends_with_raking(tiny_events, tiny_training, tmp_path):
     assert best(tmp_path / "run" / "metrics.jsonl")[1] == last["tuning"]
     one, other = runs.to_arrays(raked.model), runs.to_arrays(without.model)
     changed = {name for name in one if not np.array_equal(one[name], other[name])}
-    of_logits = ("copy", "first_by_age", "precursors.weight")
+    of_logits = ("copy", "first_by_age", "first_by_gap", "precursors.weight")
     of_decoder = ("kind_by_steps", "kind_by_age", "gap_by_age", "length_of_kind", "value.of_rank")
     names = [*of_decoder, *(f"emission.logits.{name}" for name in of_logits)]
     assert changed == {f"decoder.{name}.value" for name in names}

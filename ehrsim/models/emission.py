@@ -36,7 +36,7 @@ from ehrsim.models.layers import (
     table,
 )
 from ehrsim.models.precursors import PrecursorTerm
-from ehrsim.models.shift import AGE_BINS, Shift, age_bin
+from ehrsim.models.shift import AGE_BINS, GAP_CLASSES, Shift, age_bin, gap_class
 
 RECALLED = 3
 """Sets of codes that are remembered: those of the visit before, those of any before, and those still to come."""
@@ -46,7 +46,7 @@ Body = Callable[[Visit], Array]
 
 
 class CodeLogits(nnx.Module):
-    """Logits of codes: a query against their own vectors, biases by kind of visit and age, copy term, precursors."""
+    """Logits of codes: a query against their own vectors, biases by kind, age and gap, a copy term, and precursors."""
 
     def __init__(self, sizes: Sizes, width: int, bias: float, rng: np.random.Generator) -> None:
         without = np.zeros(sizes.vocabulary, np.float32)
@@ -57,6 +57,7 @@ class CodeLogits(nnx.Module):
         self.bias = Constant(jnp.asarray(bias - without))
         self.of_kind = constant(0.0, sizes.kinds, sizes.vocabulary)
         self.first_by_age = constant(0.0, AGE_BINS, sizes.vocabulary)
+        self.first_by_gap = constant(0.0, GAP_CLASSES, sizes.vocabulary)
         self.copy = Constant(jnp.asarray(np.stack([0 * without, without])))
         self.wanted = constant(0.0, PROSPECT_FEATURES, sizes.vocabulary)
 
@@ -64,6 +65,7 @@ class CodeLogits(nnx.Module):
         """The logits with those of codes shifted."""
         logits: CodeLogits = jax.tree.map(lambda part: part, self)
         logits.first_by_age = added(self.first_by_age, shift.first)
+        logits.first_by_gap = added(self.first_by_gap, shift.first_by_gap)
         logits.copy = added(self.copy, np.stack([0 * shift.again, shift.again]))
         logits.wanted = added(self.wanted, shift.wanted / QUICK)
         logits.precursors = self.precursors.shifted(shift.led)
@@ -77,8 +79,11 @@ class CodeLogits(nnx.Module):
         """(..., codes of `part`) from the kind of visit, the moment and, through `gates` (..., RECALLED), what is
         remembered.
         """
-        logits = self.of_kind[...][kind, part]
-        logits = logits + self.first_by_age[...][age_bin(moment.age), part] * (1 - memory.seen[..., part])
+        of_age, of_gap = (
+            self.first_by_age[...][age_bin(moment.age), part],
+            self.first_by_gap[...][gap_class(moment), part],
+        )
+        logits = self.of_kind[...][kind, part] + (of_age + of_gap) * (1 - memory.seen[..., part])
         logits = logits + along(self.bias[...][part], logits)
         weights = (*(along(weight[part], logits) for weight in self.copy[...]), self._sooner(moment, part))
         for index, remembered in enumerate((memory.previous, memory.seen, memory.wanted)):

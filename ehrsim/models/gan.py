@@ -16,7 +16,7 @@ What is decoded for the critic are soft visits: codes and kinds are drawn and ca
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from ehrsim.models.base import Array, Heads, Memory, Noise, Origin
 from ehrsim.models.embeddings import hide
 from ehrsim.models.emission import RECALLED, CodeLogits
 from ehrsim.models.layers import GRU, MOMENT_FEATURES, Linear, moment_features, table
-from ehrsim.models.shift import Shift
+from ehrsim.models.shift import Shift, no_shift
 from ehrsim.models.vae import VAE, State, VAEConfig
 
 
@@ -118,6 +118,12 @@ class SoftCodes(nnx.Module):
         self.copy_gates = Linear(width, RECALLED, rng, 0.1)
         self.logits = CodeLogits(sizes, width, -4.0, rng)
 
+    def shifted(self, shift: Shift) -> SoftCodes:
+        """With the logits of codes shifted."""
+        soft: SoftCodes = jax.tree.map(lambda part: part, self)
+        soft.logits = self.logits.shifted(shift)
+        return soft
+
     def __call__(self, h: Array, patient: Array, u: Array, kind: Array, visit: Visit, memory: Memory) -> Array:
         """(..., V) logits of a visit of some kind at the moment of `visit`."""
         moment = moment_features(visit.moment)
@@ -135,6 +141,12 @@ class Autoencoder(VAE):
         super().__init__(sizes, config, rng)
         inputs = 2 * config.width + config.visit_latent + MOMENT_FEATURES
         self.soft = SoftCodes(sizes, inputs, config.width, rng)
+
+    def shifted(self, shift: Shift) -> Self:
+        """With the decoder's logits shifted; of the soft one only what is counted before training."""
+        model = super().shifted(shift)
+        model.soft = self.soft.shifted(no_shift(self.sizes)._replace(wanted=shift.wanted))
+        return model
 
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
         """The bound of the VAE, and the cross-entropy of the soft decoder."""

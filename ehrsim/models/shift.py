@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ehrsim.batch import Sizes
+from ehrsim.batch import Moment, Sizes
 from ehrsim.models.layers import PROSPECT_FEATURES
 
 Array = Any
@@ -19,6 +19,10 @@ STEP_BINS = len(STEP_EDGES) + 1
 AGE_EDGES = (1, 2, 5, 10, 18, 30, 40, 50, 60, 70, 80, 90)
 """Years of age (since the patient's origin) where another bin begins."""
 AGE_BINS = len(AGE_EDGES) + 1
+GAP_EDGES = (0.005, 0.03, 0.06, 0.1, 0.2, 0.4, 0.8, 1.5)
+"""Years since the step before where another class of gaps begins."""
+GAP_CLASSES = len(GAP_EDGES) + 2
+"""Those, and that there was no step before."""
 
 
 class Shift(NamedTuple):
@@ -34,6 +38,8 @@ class Shift(NamedTuple):
     """(kinds, lengths) of a visit's length"""
     first: Array
     """(AGE_BINS, V) of codes that the patient never had, by age"""
+    first_by_gap: Array
+    """(GAP_CLASSES, V) the same by the time since the step before"""
     led: Array
     """(precursors,) of their codes where one of these is known, beyond `first`"""
     again: Array
@@ -58,6 +64,7 @@ def no_shift(sizes: Sizes) -> Shift:
         gap=np.zeros((AGE_BINS, sizes.gaps)),
         length=np.zeros((sizes.kinds, sizes.lengths)),
         first=np.zeros((AGE_BINS, codes)),
+        first_by_gap=np.zeros((GAP_CLASSES, codes)),
         led=np.zeros(len(sizes.precursors)),
         again=np.zeros(codes),
         wanted=np.zeros((PROSPECT_FEATURES, codes)),
@@ -70,6 +77,12 @@ def no_shift(sizes: Sizes) -> Shift:
 def age_bin(age: Array) -> Array:
     """(...) int32 the bin of an age in years."""
     return jnp.searchsorted(jnp.array(AGE_EDGES, jnp.float32), age, side="right", method="compare_all")
+
+
+def gap_class(moment: Moment) -> Array:
+    """(...) int32 the class of the gap before a moment, 0 at a patient's first step."""
+    after = jnp.searchsorted(jnp.array(GAP_EDGES, jnp.float32), moment.since, side="right", method="compare_all") + 1
+    return jnp.where(moment.steps > 0, after, 0)
 
 
 def step_bin(steps: Array) -> Array:

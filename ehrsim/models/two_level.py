@@ -16,7 +16,7 @@ every parameter goes by codes, and a model for another vocabulary, with other bl
 
 In the block of the last code the mass is that of the codes that can still come. In the others it is found from sums
 over remembered codes, which are the same for all codes of a visit. They are exact but for two things, which the query
-can make up for: precursors do not count, and how much of a block is new goes by the mean over all ages.
+can make up for: precursors do not count, and how much of a block is new goes by the mean over all ages and gaps.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ehrsim.models.base import Array, At, Memory, TwoLevelHead
 from ehrsim.models.code_blocks import by_block, code_blocks
 from ehrsim.models.emission import RECALLED, Body, CodeLogits
 from ehrsim.models.layers import QUICK, Linear, added, along, constant, prospect_features, table
-from ehrsim.models.shift import Shift, age_bin
+from ehrsim.models.shift import Shift, age_bin, gap_class
 
 IMPOSSIBLE = -1e9
 """Logit of what cannot be: its probability is 0 in single precision, and gradients stay finite where all is so."""
@@ -53,6 +53,8 @@ class _Prefix(NamedTuple):
     """(...) int32"""
     age: Array
     """(...) int32 bin"""
+    gap: Array
+    """(...) int32 class"""
     prospects: Array
     """(..., PROSPECT_FEATURES) of the moment"""
     gates: Array
@@ -187,20 +189,22 @@ class _Levels:
         """The prefixes of visits (...) with a state (..., width), before their first codes."""
         nothing = jnp.zeros_like(visit.kind)
         gates = self.emission.copy_gates(jax.nn.silu(body))
-        row, age = jnp.arange(nothing.size, dtype=jnp.int32).reshape(nothing.shape), age_bin(visit.age)
-        prospects = prospect_features(visit.moment)
-        mass = self._mass(visit.kind, age, prospects, gates)
-        return _Prefix(row, visit.kind, age, prospects, gates, mass, body, nothing, nothing, known)
+        row = jnp.arange(nothing.size, dtype=jnp.int32).reshape(nothing.shape)
+        age, gap, prospects = age_bin(visit.age), gap_class(visit.moment), prospect_features(visit.moment)
+        mass = self._mass(visit.kind, age, gap, prospects, gates)
+        return _Prefix(row, visit.kind, age, gap, prospects, gates, mass, body, nothing, nothing, known)
 
-    def _mass(self, kind: Array, age: Array, prospects: Array, gates: Array) -> Array:
+    def _mass(self, kind: Array, age: Array, gap: Array, prospects: Array, gates: Array) -> Array:
         """(..., blocks) logarithms of the masses of visits."""
         logits, windows, inside = self.emission.logits, self.blocks.windows, self.blocks.masked()
         of_kind = windows(logits.of_kind[...] + along(logits.bias[...], logits.of_kind[...]))
         usual = jnp.exp(of_kind) * inside[None]
-        by_age = windows(logits.first_by_age[...])
-        fresh = jnp.einsum("kbw,abw->kab", usual, jnp.exp(by_age), precision=EXACT)[kind, age]
-        # What is new has neither been seen nor is wanted: how much of a block that is goes by the mean over all ages.
-        first = usual * jnp.exp(by_age.mean(0))[None]
+        by_age, by_gap = windows(logits.first_by_age[...]), windows(logits.first_by_gap[...])
+        of_gap = usual[:, None] * jnp.exp(by_gap)[None]
+        fresh = jnp.einsum("kgbw,abw->kagb", of_gap, jnp.exp(by_age), precision=EXACT)[kind, age, gap]
+        # What is new has neither been seen nor is wanted: how much of a block that is goes by the mean over all ages
+        # and gaps.
+        first = usual * jnp.exp(by_age.mean(0) + by_gap.mean(0))[None]
         of_previous, of_seen = jnp.exp(windows(logits.copy[...]))
         again = usual * of_seen[None]
         of_visit_before, of_all_before, of_coming = self.remembered
@@ -274,8 +278,8 @@ class _Levels:
             chosen = jax.nn.one_hot(index, of.shape[0])
             return jnp.einsum("tnk,ktw->tnw", chosen, of[:, codes], precision=EXACT)
 
-        of_age = rows(logits.first_by_age[...], prefix.age) * (1 - seen)
-        total = rows(logits.of_kind[...], prefix.kind) + of_age + logits.bias[...][codes][:, None]
+        first = rows(logits.first_by_age[...], prefix.age) + rows(logits.first_by_gap[...], prefix.gap)
+        total = rows(logits.of_kind[...], prefix.kind) + first * (1 - seen) + logits.bias[...][codes][:, None]
         coming = jnp.einsum("tnf,ftw->tnw", prefix.prospects, QUICK * logits.wanted[...][:, codes], precision=EXACT)
         weights = (*(weight[codes][:, None] for weight in logits.copy[...]), base.softplus(-coming))
         for index, remembered in enumerate((previous, seen, wanted)):

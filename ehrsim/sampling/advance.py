@@ -185,7 +185,7 @@ def _begin(model: PatientModel, tables: Tables, draws: Counters, once: Once, fir
         choice = _Choice(once.first_gap[source], once.first_gap_within[source])
         _, to_first = _gap(logits.first_gap(bin_of_origin), of_first, tables, origin, choice)
         begun = origin + jnp.where(tables.births_known, to_first, 0)
-        state = model.start(noise, mine, _moment(tables, origin, begun, begun, jnp.zeros(slot.shape)))
+        state = model.start(noise, mine, _moment(tables, origin, begun, begun, begun, jnp.zeros(slot.shape)))
         new = (origin, begun, *jax.tree.leaves(state))
         return tuple(old.at[slot].set(part, mode="drop") for old, part in zip(filled, new, strict=True))
 
@@ -193,7 +193,7 @@ def _begin(model: PatientModel, tables: Tables, draws: Counters, once: Once, fir
     origin, begun, *leaves = in_pieces(first.astype(jnp.int32), 1, BEGINNINGS_A_PIECE, fill, before)
     state = jax.tree.unflatten(structure, leaves)
     blank = blank_visit(first.shape[0], slots.visit.codes.shape[1])
-    blank = blank._replace(**_moment(tables, origin, begun, begun, blank.steps)._asdict())
+    blank = blank._replace(**_moment(tables, origin, begun, begun, begun, blank.steps)._asdict())
     return slots._replace(
         context=context,
         state=state,
@@ -205,12 +205,12 @@ def _begin(model: PatientModel, tables: Tables, draws: Counters, once: Once, fir
     )
 
 
-def _moment(tables: Tables, origin: Array, begun: Array, time: Array, steps: Array) -> Moment:
-    """The moment of a time bin, after so many steps."""
+def _moment(tables: Tables, origin: Array, begun: Array, time: Array, before: Array, steps: Array) -> Moment:
+    """The moment of a time bin, after so many steps, the last of them in the time bin `before`."""
     unit = tables.step_seconds / YEAR
-    zeros = (origin, tables.horizon + 1, begun)
-    age, year, elapsed = ((time - zero).astype(jnp.float32) * unit for zero in zeros)
-    return Moment(age, year, elapsed, steps)
+    zeros = (origin, tables.horizon + 1, begun, before)
+    age, year, elapsed, since = ((time - zero).astype(jnp.float32) * unit for zero in zeros)
+    return Moment(age, year, elapsed, steps, since)
 
 
 def _when(
@@ -242,7 +242,7 @@ def _when(
     hopeless = slots.attempt >= MOST_SILENT
     time = jnp.where(early & hopeless, span.since, time)
     steps = jnp.where(first, 0.0, slots.visit.steps + 1)
-    moment = _moment(tables, slots.origin, slots.begun, time, steps)
+    moment = _moment(tables, slots.origin, slots.begun, time, jnp.where(first, time, slots.time), steps)
     visit = visit._replace(kind=kind, gap=gap, **moment._asdict())
     visit = visit._replace(clock=draw_index(heads.clock(visit), once.clock))
     return _When(visit, time, early & ~hopeless, early & hopeless)

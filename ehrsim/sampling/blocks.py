@@ -74,7 +74,7 @@ def sample(
     of which `known_of` tells what is known by patient; then only what is new is told. Raises `UsageError` if the
     conditions name codes that the vocabulary lacks, or cannot be met.
     """
-    tables = tables_for(conditions or Conditions(), vocabulary, scales)
+    tables = tables_for(conditions or Conditions(), vocabulary, scales, model.sizes)
     key = jax.random.key(seed)
     state = empty_slots(model, tables, key, first, slots)
     pending = _Pending(first, end)

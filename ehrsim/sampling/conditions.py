@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from ehrsim import codes
+from ehrsim.batch import Sizes
 from ehrsim.errors import InputError, UsageError
 from ehrsim.models.embeddings import OLDEST
 from ehrsim.sampling.slots import Tables
@@ -42,7 +43,7 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {kind: wanted for kind, wanted in asked.items() if wanted is not None}
 
 
-def tables_for(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -> Tables:
+def tables_for(conditions: Conditions, vocabulary: Vocabulary, scales: Scales, sizes: Sizes) -> Tables:
     """The device tables of a run under conditions; raises `UsageError` where they name what the run does not know."""
     profiles, weight = _profiles(conditions, vocabulary, scales)
     required = [_alternatives(vocabulary, code) for code in conditions.required]
@@ -52,7 +53,7 @@ def tables_for(conditions: Conditions, vocabulary: Vocabulary, scales: Scales) -
     excluded = np.zeros(vocabulary.size, bool)
     for code in conditions.excluded:
         excluded[_alternatives(vocabulary, code)] = True
-    offered, offer_weight = _offers(required, scales)
+    offered, offer_weight = _offers(required, scales, sizes)
     low, high = conditions.age or (-np.inf, np.inf)
     if not low < high:
         raise UsageError(f"empty age range {low}:{high}", hint="write --age 40:60 for 40 up to 60")
@@ -146,15 +147,30 @@ def _matching(vocabulary: Vocabulary, pattern: str) -> np.ndarray:
     return indices
 
 
-def _offers(required: list[np.ndarray], scales: Scales) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of context codes, one code for each requirement, in proportion to how many patients have them."""
+def _offers(required: list[np.ndarray], scales: Scales, sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of context codes, one code for each requirement, in proportion to how many patients have them.
+
+    Who is to have a complication of a disease has the disease before: that alone is asked for.
+    """
     if not required:
         return np.zeros((1, CONTEXT_CODES), np.int32), np.ones(1)
     rng = np.random.Generator(np.random.Philox(key=0))
     columns = []
     for indices in required[:CONTEXT_CODES]:
-        share = scales.code_patients[indices] + 1e-9
+        share = (scales.code_patients[indices] + 1e-9) * ~_led_to(indices, scales, sizes)
         columns.append(rng.choice(indices, size=_OFFERS, p=share / share.sum()))
     offered = np.zeros((_OFFERS, CONTEXT_CODES), np.int32)
     offered[:, : len(columns)] = np.stack(columns, axis=1)
     return offered, np.arange(1, _OFFERS + 1) / _OFFERS
+
+
+def _led_to(indices: np.ndarray, scales: Scales, sizes: Sizes) -> np.ndarray:
+    """For each code of a set, whether a commoner one of the set leads to it."""
+    within, patients = set(indices.tolist()), scales.code_patients
+    led = set()
+    for code, before, weight in sizes.precursors:
+        of_class = before - sizes.vocabulary
+        leading = (before,) if of_class < 0 else sizes.classes[of_class]
+        if weight > 0 and any(other in within and patients[other] > patients[code] for other in leading):
+            led.add(code)
+    return np.isin(indices, list(led))

@@ -37,7 +37,7 @@ def continued_blocks(
     if stated := conditions.statics():
         kind = next(iter(stated))
         raise UsageError(f"a history says of which {kind} the patient is", hint=f"choose histories instead of --{kind}")
-    tables = tables_for(conditions, run.vocabulary, run.scales)
+    tables = tables_for(conditions, run.vocabulary, run.scales, run.model.sizes)
     copies = histories.copies
     together = max(BLOCK // copies, 1)
     total = SampleReport(0, 0, 0)

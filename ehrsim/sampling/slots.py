@@ -130,7 +130,7 @@ def empty_slots(model: PatientModel, tables: Tables, seed: Array, first: int, sl
     context = _blank_context(tables, slots)
     zero = jnp.zeros(slots, jnp.int32)
     nothing = jnp.zeros(slots)
-    state = model.start(jnp.zeros((slots, model.noise.start)), context, Moment(nothing, nothing, nothing, nothing))
+    state = model.start(jnp.zeros((slots, model.noise.start)), context, Moment(*[nothing] * len(Moment._fields)))
     return Slots(
         patient=first + index,
         attempt=zero,
@@ -176,6 +176,7 @@ def blank_visit(slots: int, places: int) -> Visit:
         year=real,
         elapsed=real,
         steps=real,
+        since=real,
         codes=whole_places,
         offset=whole_places,
         value=whole_places,

@@ -7,8 +7,8 @@ given a weight for each, which begins at the log odds ratio found here.
 For each code, steps with the first of it are set beside steps of the same kind of other patients who have not had it
 (risk-set sampling: Langholz & Goldstein 1996, "Risk set sampling in epidemiologic cohort studies"). Codes are taken in
 one by one, each the one with the largest score statistic given those before (Rao 1948), in a logistic regression that
-always has age, the number of steps and the years so far: what just goes with age is no precursor. Odds ratios are the
-same among so chosen steps as among all.
+always has age, the number of steps, the years so far and since the step before: what just goes with age is no
+precursor. Odds ratios are the same among so chosen steps as among all.
 
 Codes of one group that share a precursor make a *class*: what is given for one disease. All are looked through once
 more with the classes beside the codes, since who has one drug of a class seldom begins another, and what follows any
@@ -39,6 +39,8 @@ CASES, CONTROLS = 1_000, 20
 """Steps with the first of a code that are looked at, and others for each."""
 PATIENTS = 20_000
 """Patients who are looked at; no more of them are needed to find what is strong."""
+SOON = 0.01
+"""Years between steps that count as no less."""
 
 
 class Firsts(NamedTuple):
@@ -114,7 +116,9 @@ class _Search:
         self.of_kind = np.argsort(self.kind, kind="stable")
         self.kind_begins = np.searchsorted(self.kind[self.of_kind], np.arange(sizes.kinds + 1))
         age, years = visit.age / 50, np.maximum(visit.elapsed, 0)
-        always = [np.ones(len(age)), age, age**2, np.log1p(visit.steps), np.log1p(years)]
+        # What comes at so many a year is rare in a step soon after another.
+        since = np.log(np.maximum(visit.since, SOON))
+        always = [np.ones(len(age)), age, age**2, np.log1p(visit.steps), np.log1p(years), since]
         self.always = np.stack(always, axis=1).astype(np.float64)
 
     def precursors(self, classes: tuple[tuple[int, ...], ...]) -> list[tuple[Precursor, float]]:

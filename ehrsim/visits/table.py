@@ -194,6 +194,7 @@ def _table(sequences: Sequences, scales: Scales, size: Sizes) -> Table:
             year=year,
             elapsed=elapsed,
             steps=(np.arange(total) - step_offsets[:-1][patient_of_row]).astype(np.float32),
+            since=(np.where(start, 0, gap_bins) * float(scales.step_seconds) / YEAR).astype(np.float32),
             **events,
         ),
         code_offsets=code_offsets,

@@ -74,7 +74,7 @@ def test_without_copies_it_does_not_matter_what_the_patient_had(script: ModuleTy
         logits = jax.tree.map(lambda part: part + 0.3, model.decoder.emission.logits)
         seen, kind = jnp.full((2, size), had), jnp.zeros(2, jnp.int32)
         memory = Memory(previous=seen, seen=seen, wanted=jnp.zeros((2, size)), clock=kind, first_clock=kind)
-        moment = Moment(*(jnp.full(2, number) for number in (40.0, -2.0, 3.0, 5.0)))
+        moment = Moment(*(jnp.full(2, number) for number in (40.0, -2.0, 3.0, 5.0, 0.5)))
         return logits.recalled(jnp.ones((2, 3)), kind, moment, memory, slice(None))
 
     changed = script.VARIANTS["no-copies"].fresh(fresh)

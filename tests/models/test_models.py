@@ -91,7 +91,7 @@ def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
 
     def shapes(model):
         origin = model.origin(context)
-        state = model.start(np.zeros((3, noise.start), np.float32), context, Moment(*[real] * 4))
+        state = model.start(np.zeros((3, noise.start), np.float32), context, Moment(*[real] * len(Moment._fields)))
         _, heads = model.step(np.zeros((3, noise.step), np.float32), state, visit, np.ones(3, bool), memory)
         measured = Measured(zeros[:, 0], *[real] * len(PAST))
         first = origin.origin, origin.first_gap(np.zeros(3, np.int32))

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ehrsim.batch import CHANGES, Precursor, Sizes
+from ehrsim.batch import CHANGES, Moment, Precursor, Sizes
 from ehrsim.models.base import Memory
 from ehrsim.models.code_blocks import TILE, by_block, code_blocks
 from ehrsim.models.layers import QUICK, prospect_features
-from ehrsim.models.shift import no_shift
+from ehrsim.models.shift import gap_class, no_shift
 from ehrsim.models.two_level import TwoLevelEmission
 from ehrsim.sampling.slots import blank_visit
 
@@ -57,8 +57,10 @@ def visits():
     codes = np.zeros((len(VISITS), PLACES), np.int32)
     for row, found in zip(codes, VISITS, strict=True):
         row[: len(found)] = found
-    return blank_visit(len(VISITS), PLACES)._replace(
-        codes=jnp.asarray(codes), kind=jnp.ones(len(VISITS), jnp.int32), age=jnp.full(len(VISITS), 45.0)
+    return (
+        blank_visit(len(VISITS), PLACES)
+        ._replace(codes=jnp.asarray(codes), kind=jnp.ones(len(VISITS), jnp.int32), age=jnp.full(len(VISITS), 45.0))
+        ._replace(steps=jnp.full(len(VISITS), 3.0), since=jnp.full(len(VISITS), 0.5))
     )
 
 
@@ -116,9 +118,11 @@ def test_without_queries_it_is_one_softmax_over_what_is_remembered():
     logits = emission.logits
     seen, previous, wanted = (np.isin(np.arange(SIZES.vocabulary), codes) for codes in ((2, 4), (2,), (5,)))
     age = int(np.searchsorted((1, 2, 5, 10, 18, 30, 40, 50, 60, 70, 80, 90), 45.0, side="right"))
-    gates, by_age = np.asarray(emission.copy_gates.bias[...]), np.asarray(logits.first_by_age[...])
+    gates = np.asarray(emission.copy_gates.bias[...])
+    by_age, by_gap = (np.asarray(part[...]) for part in (logits.first_by_age, logits.first_by_gap))
     total = np.asarray(logits.bias[...] + logits.of_kind[...][1])
-    new, first = (np.exp(total + np.asarray(part)) for part in (by_age[age], by_age.mean(0)))
+    gap = int(gap_class(Moment(*(part[0] for part in visits().moment))))
+    new, first = (np.exp(total + part) for part in (by_age[age] + by_gap[gap], by_age.mean(0) + by_gap.mean(0)))
     again = np.exp(total + np.asarray(logits.copy[...][1]) + gates[1])
     once_more = again * np.exp(np.asarray(logits.copy[...][0]) + gates[0])
     features = np.asarray(prospect_features(visits().moment))[0]

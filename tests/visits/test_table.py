@@ -87,6 +87,9 @@ def test_ages_and_first_gaps_count_from_birth(tiny):
     )
     begins = np.repeat(table.visit.age[table.step_offsets[:-1]], np.diff(table.step_offsets))
     np.testing.assert_allclose(table.visit.elapsed, table.visit.age - begins, atol=1e-4)
+    begins = np.repeat(table.step_offsets[:-1], np.diff(table.step_offsets))
+    before = np.maximum(np.arange(len(begins)) - 1, begins)
+    np.testing.assert_allclose(table.visit.since, table.visit.elapsed - table.visit.elapsed[before], atol=1e-4)
     counted = [step for count in np.diff(table.step_offsets) for step in range(count)]
     np.testing.assert_array_equal(table.visit.steps, counted)
     assert (np.diff(table.visit.age) >= 0)[
