@@ -226,9 +226,12 @@ def export(
     to: Annotated[Literal["fhir"], Parameter(help="Format to write.")] = "fhir",
     out: Annotated[Path, Parameter(help="Folder to write.")],
     format: Annotated[
-        Literal["ndjson", "transaction", "collection"],
-        Parameter(help="One NDJSON file a resource type, or a bundle a patient."),
+        Literal["ndjson", "transaction", "batch", "collection"],
+        Parameter(help="NDJSON by resource type, bundles to upload, or one complete bundle a patient."),
     ] = "ndjson",
+    entries: Annotated[int, Parameter(help="Most entries of a transaction or batch.")] = 150,
+    shard: Annotated[int | None, Parameter(help="Most resources of an NDJSON file; one file a type without.")] = None,
+    gzip: Annotated[bool, Parameter(negative=(), help="Compress NDJSON files.")] = False,
     validate: Annotated[
         Literal["none", "fast", "full"],
         Parameter(help="Hold none, one of every shape with some hundred others, or all against fhir.resources."),
@@ -246,7 +249,16 @@ def export(
 
     with bars() as progress:
         report = export_fhir(
-            events, out, format=format, validate=validate, seed=seed, overwrite=overwrite, progress=progress
+            events,
+            out,
+            format=format,
+            entries=entries,
+            shard=shard,
+            compressed=gzip,
+            validate=validate,
+            seed=seed,
+            overwrite=overwrite,
+            progress=progress,
         )
     print("\n".join(report.lines()))
 

@@ -17,9 +17,9 @@ def describe(path: Path) -> list[str]:
         return _run(path)
     if path.is_file() or (path / "data").is_dir():
         return _events(path)
-    if any(path.glob("*.ndjson")) or any(path.glob("*.json")):
-        from ehrsim.fhir import inspect_fhir
+    from ehrsim.fhir.inspection import fhir_files, inspect_fhir
 
+    if fhir_files(path):
         return inspect_fhir(path).lines()
     raise InputError(f"{path} holds no events, no run and no FHIR", hint="name a MEDS folder, a run or an export")
 

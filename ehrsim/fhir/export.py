@@ -20,11 +20,11 @@ from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.shapes import Shapes
 from ehrsim.fhir.table import table_of
 from ehrsim.fhir.validation import Validate, Validator
-from ehrsim.fhir.writers import BundleWriter, Format, NdjsonWriter, prefixes
+from ehrsim.fhir.writers import BundleWriter, Format, Layout, NdjsonWriter
 from ehrsim.outputs import atomic_directory
 from ehrsim.progress import Progress, silent
 
-GROUP_EVENTS = {"ndjson": 250_000, "transaction": 25_000, "collection": 25_000}
+GROUP_EVENTS = {"ndjson": 250_000, "transaction": 25_000, "batch": 25_000, "collection": 25_000}
 """Events of a group by format: bundles are held in memory until their group is complete."""
 
 
@@ -33,6 +33,9 @@ def export_fhir(
     out: str | Path,
     *,
     format: Format = "ndjson",
+    entries: int = 150,
+    shard: int | None = None,
+    compressed: bool = False,
     validate: Validate = "fast",
     seed: int = 0,
     overwrite: bool = False,
@@ -40,9 +43,12 @@ def export_fhir(
 ) -> ExportReport:
     """Write events (a MEDS folder, a Parquet file or a frame) as FHIR R4 to the folder `out`, and say what was written.
 
-    `ndjson` is one `Type.ndjson` a resource type; `transaction` and `collection` are one bundle a patient, complete in
-    itself. Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any
-    format, order or subset of the subjects. `validate` holds against fhir.resources `none` of them, the first resource
+    `ndjson` is the layout of FHIR Bulk Data: `Type.ndjson` and a `manifest.json`, cut after every `shard` resources and
+    gzipped if asked for. `transaction` and `batch` are bundles to upload, of `entries` at most: `shared.json` first,
+    then `SUBJECT.json` or its parts `SUBJECT-001.json`, in order. `collection` is one bundle a patient, complete in
+    itself.
+    Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any format,
+    order or subset of the subjects. `validate` holds against fhir.resources `none` of them, the first resource
     of every shape with some hundred others (`fast`), or all (`full`). Memory is bounded by a group of some hundred
     thousand events.
 
@@ -52,16 +58,18 @@ def export_fhir(
     for option, value, known in (("format", format, get_args(Format)), ("validate", validate, get_args(Validate))):
         if value not in known:
             raise UsageError(f"unknown {option} `{value}`", hint=f"expected one of {', '.join(known)}")
+    layout = Layout(format, entries, shard, compressed)
+    layout.check()
     report = ExportReport(format=format)
     with atomic_directory(Path(out), overwrite=overwrite) as folder, ExitStack() as stack:
         source = groups.open_source(events)
         key = identity.run_key(source.dataset, seed)
         labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}")
         shapes, validator = Shapes(labels), Validator(validate, report)
-        prefix = prefixes(format)
+        prefix = layout.prefixes()
         places = [place_resources(number, labels, prefix) for number in range(ORGANIZATIONS)]
         validator.check(chain.from_iterable(places))
-        writer = _writer(format, folder, places, labels, stack)
+        writer = _writer(layout, folder, places, labels, stack)
         parts = groups.parts(source, GROUP_EVENTS[format], report)
         total = sum(part.subjects for part in parts)
         for part in parts:
@@ -81,8 +89,8 @@ def export_fhir(
 
 
 def _writer(
-    format: Format, folder: Path, places: list[list[Resource]], labels: Labels, stack: ExitStack
+    layout: Layout, folder: Path, places: list[list[Resource]], labels: Labels, stack: ExitStack
 ) -> NdjsonWriter | BundleWriter:
-    if format == "ndjson":
-        return NdjsonWriter(folder, places, stack)
-    return BundleWriter(folder, places, labels.meta(), format)
+    if layout.format == "ndjson":
+        return NdjsonWriter(folder, places, labels, layout, stack)
+    return BundleWriter(folder, places, labels, layout)

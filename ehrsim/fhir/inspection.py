@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import orjson
 from ehrsim.errors import FormatError, InputError
 
 LABEL = "HTEST"
+MANIFEST = "manifest.json"
 
 
 class FhirSummary(msgspec.Struct):
@@ -51,9 +54,9 @@ def inspect_fhir(path: str | Path) -> FhirSummary:
     Files are read one by one, references are held as text: about 100 bytes each for distinct ones.
     """
     path = Path(path)
-    files = sorted([*path.glob("*.ndjson"), *path.glob("*.json")])
+    files = fhir_files(path)
     if not files:
-        raise FormatError(f"{path} holds no .ndjson or .json file", hint="name a folder of FHIR")
+        raise FormatError(f"{path} holds no .ndjson, .ndjson.gz or .json file", hint="name a folder of FHIR")
     summary, counts = FhirSummary(files=len(files)), Counter[str]()
     known: set[str] = set()
     wanted: Counter[str] = Counter()
@@ -80,10 +83,16 @@ def inspect_fhir(path: str | Path) -> FhirSummary:
     return summary
 
 
+def fhir_files(folder: Path) -> list[Path]:
+    """The files of a folder that hold resources, by name; the manifest of an export holds none."""
+    files = chain.from_iterable(folder.glob(pattern) for pattern in ("*.ndjson", "*.ndjson.gz", "*.json"))
+    return sorted(path for path in files if path.name != MANIFEST)
+
+
 def _resources(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The full URL and content of every resource in a file."""
-    if file.suffix == ".ndjson":
-        with file.open("rb") as lines:
+    if file.suffix != ".json":
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield "", _parsed(line, f"{file.name} line {number}")

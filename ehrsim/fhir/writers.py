@@ -1,20 +1,30 @@
-"""How resources lie on disk: one NDJSON file a resource type, or one bundle a patient."""
+"""How resources lie on disk: NDJSON files by resource type, or bundles by patient."""
 
 from __future__ import annotations
 
+import gzip
+import io
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
+import msgspec
 import orjson
 
+from ehrsim.errors import UsageError
 from ehrsim.fhir.batches import Batch
-from ehrsim.fhir.fragments import Fragment, Resource, encoded
+from ehrsim.fhir.fragments import Fragment, Labels, Resource, encoded
+from ehrsim.fhir.inspection import MANIFEST
+from ehrsim.fhir.patients import NEVER
 from ehrsim.fhir.table import Table
 
-Format = Literal["ndjson", "transaction", "collection"]
+Format = Literal["ndjson", "transaction", "batch", "collection"]
+SHARED_TYPES = ("Organization", "Location", "Practitioner")
+"""Types of resources that patients share."""
 TYPES = (
     "Patient",
     "Encounter",
@@ -27,86 +37,193 @@ TYPES = (
     "DiagnosticReport",
     "CarePlan",
     "Provenance",
-    "Organization",
-    "Location",
-    "Practitioner",
+    *SHARED_TYPES,
 )
 BUFFER = 1 << 18
+SHARED_FILE = "shared.json"
+"""The bundle that is to be uploaded before those of patients."""
+_FAST = 3
+"""Level of compression."""
+_REFERENCE = re.compile(rb'"reference":"urn:uuid:([0-9a-f-]{36})"')
 
 
-def prefixes(format: Format) -> dict[str, str]:
-    """What stands before an id in a reference to each type of resource."""
-    return {name: f"{name}/" if format == "ndjson" else "urn:uuid:" for name in TYPES}
+class Layout(msgspec.Struct, frozen=True):
+    """How an export is cut into files."""
+
+    format: Format = "ndjson"
+    entries: int = 150
+    """Most entries of a transaction or batch: the strictest server known takes 160."""
+    shard: int | None = None
+    """Most resources of an NDJSON file; None: one file a type."""
+    compressed: bool = False
+    """NDJSON files are gzipped."""
+
+    def check(self) -> None:
+        """Raise `UsageError` for a number that makes no sense."""
+        for name, number in (("entries", self.entries), ("shard", self.shard)):
+            if number is not None and number < 1:
+                raise UsageError(f"{name} is `{number}`, expected 1 or more")
+        if self.format != "ndjson" and (self.shard or self.compressed):
+            raise UsageError(f"shards and compression are of NDJSON, not of `{self.format}`")
+
+    def prefixes(self) -> dict[str, str]:
+        """What stands before an id in a reference to each type of resource.
+
+        Within a bundle resources are known by their `fullUrl`; those of another file, and all entries of a batch, which
+        are processed on their own, by type and id.
+        """
+        literal = {"ndjson": TYPES, "batch": TYPES, "transaction": SHARED_TYPES, "collection": ()}[self.format]
+        return {name: f"{name}/" if name in literal else "urn:uuid:" for name in TYPES}
 
 
 class NdjsonWriter:
-    """One file a resource type, in the layout of FHIR Bulk Data; `counts` are the resources written by type."""
+    """Files by resource type, in the layout of FHIR Bulk Data; `counts` are the resources written by type."""
 
-    def __init__(self, folder: Path, places: list[list[Resource]], stack: ExitStack) -> None:
-        self._folder, self._places, self._stack = folder, places, stack
+    def __init__(
+        self, folder: Path, places: list[list[Resource]], labels: Labels, layout: Layout, stack: ExitStack
+    ) -> None:
+        self._folder, self._places, self._source, self._layout = folder, places, labels.source, layout
+        self._stack = stack
         self._files: dict[str, BinaryIO] = {}
-        self.counts: dict[str, int] = {}
+        self._written: dict[str, int] = {}
+        self._shards: dict[str, list[str]] = {}
+        self._latest = NEVER
+        self.counts: Counter[str] = Counter()
 
     def write(self, batch: Batch, lines: Iterator[bytes]) -> None:
         """Write a batch, a line a resource."""
-        self._file(batch.resource_type).writelines(lines)
-        self._count(batch.resource_type, len(batch.ids))
+        self._write(batch.resource_type, lines, len(batch.ids))
 
     def end_group(self, table: Table, places: list[int]) -> None:
-        """Nothing is left to write."""
+        """Note how late the events are."""
+        latest: Any = table.frame["time"].max()
+        if latest is not None:
+            self._latest = max(self._latest, f"{latest:%Y-%m-%dT%H:%M:%SZ}")
 
     def finish(self) -> None:
-        """Write the places."""
+        """Write the places and the manifest, whose time is that of the last event: nothing is read off a clock."""
         for resource in chain.from_iterable(self._places):
-            self._file(resource["resourceType"]).write(encoded(resource))
-            self._count(resource["resourceType"], 1)
+            self._write(resource["resourceType"], iter([encoded(resource)]), 1)
+        output = [
+            {"type": resource_type, "url": name, "count": self._written[name]}
+            for resource_type, names in sorted(self._shards.items())
+            for name in names
+        ]
+        manifest = {
+            "transactionTime": self._latest,
+            "request": f"{self._source}/$export",
+            "requiresAccessToken": False,
+            "output": output,
+            "error": [],
+        }
+        (self._folder / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
 
-    def _file(self, resource_type: str) -> BinaryIO:
-        if resource_type not in self._files:
-            path = self._folder / f"{resource_type}.ndjson"
-            self._files[resource_type] = self._stack.enter_context(path.open("wb", buffering=BUFFER))
-        return self._files[resource_type]
+    def _write(self, resource_type: str, lines: Iterator[bytes], count: int) -> None:
+        self.counts[resource_type] += count
+        while count:
+            name = self._open(resource_type)
+            room = count if self._layout.shard is None else min(count, self._layout.shard - self._written[name])
+            self._files[name].writelines(islice(lines, room))
+            self._written[name] += room
+            count -= room
 
-    def _count(self, resource_type: str, count: int) -> None:
-        self.counts[resource_type] = self.counts.get(resource_type, 0) + count
+    def _open(self, resource_type: str) -> str:
+        """The name of the file of a type that has room."""
+        names = self._shards.setdefault(resource_type, [])
+        if not names or self._written[names[-1]] == self._layout.shard:
+            number = "" if self._layout.shard is None else f".{len(names):03d}"
+            name = f"{resource_type}{number}.ndjson{'.gz' if self._layout.compressed else ''}"
+            file = self._stack.enter_context((self._folder / name).open("wb", buffering=BUFFER))
+            if self._layout.compressed:
+                # Without a name and a time in it, so that the bytes are the same at any time.
+                packed = gzip.GzipFile("", "wb", _FAST, file, mtime=0)
+                file = self._stack.enter_context(io.BufferedWriter(packed, BUFFER))
+            names.append(name)
+            self._files[name], self._written[name] = file, 0
+        return names[-1]
+
+
+class Entry(NamedTuple):
+    """An entry of a bundle."""
+
+    resource_type: str
+    uuid: str
+    resource: bytes
 
 
 class BundleWriter:
-    """One bundle a patient, named by the subject id, with all that it refers to; `counts` as for NDJSON."""
+    """Bundles by patient, named by the subject id; `counts` as for NDJSON.
 
-    def __init__(self, folder: Path, places: list[list[Resource]], meta: Fragment, format: Format) -> None:
-        self._folder, self._meta, self._format = folder, meta, format
-        self._entries: dict[int, list[Fragment]] = {}
-        self._types = [[resource["resourceType"] for resource in place] for place in places]
+    A collection holds a patient whole, with all that is referred to. Transactions and batches hold so many entries at
+    most, each only referring to those in it and in those before; what patients share comes in a bundle of its own.
+    """
+
+    def __init__(self, folder: Path, places: list[list[Resource]], labels: Labels, layout: Layout) -> None:
+        self._folder, self._meta, self._layout = folder, labels.meta(), layout
+        self._entries: dict[int, list[Entry]] = {}
         self._places = [
-            [self._entry(resource["resourceType"], resource["id"], encoded(resource)) for resource in place]
+            [Entry(resource["resourceType"], resource["id"], encoded(resource)) for resource in place]
             for place in places
         ]
-        self.counts: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
 
     def write(self, batch: Batch, lines: Iterator[bytes]) -> None:
         """Gather the entries of a batch by subject."""
         for subject, uuid, line in zip(batch.subjects.tolist(), batch.ids, lines, strict=True):
-            self._entries.setdefault(subject, []).append(self._entry(batch.resource_type, uuid, line))
-        self._count(batch.resource_type, len(batch.ids))
+            self._entries.setdefault(subject, []).append(Entry(batch.resource_type, uuid, line))
+        self.counts[batch.resource_type] += len(batch.ids)
 
     def end_group(self, table: Table, places: list[int]) -> None:
         """Write the bundles of a group."""
         for subject, (number, place) in enumerate(zip(table.subjects.tolist(), places, strict=True)):
-            for resource_type in self._types[place]:
-                self._count(resource_type, 1)
-            entries = self._places[place] + self._entries.pop(subject)
-            bundle = {"resourceType": "Bundle", "meta": self._meta, "type": self._format, "entry": entries}
-            (self._folder / f"{number}.json").write_bytes(orjson.dumps(bundle))
+            entries = self._entries.pop(subject)
+            if self._layout.format == "collection":
+                self.counts.update(entry.resource_type for entry in self._places[place])
+                self._write(f"{number}.json", self._places[place] + entries)
+            else:
+                self._write_parts(str(number), entries)
 
     def finish(self) -> None:
-        """Nothing is left to write."""
+        """Write what patients share, where it is not in their bundles."""
+        if self._layout.format != "collection":
+            shared = list(chain.from_iterable(self._places))
+            self.counts.update(entry.resource_type for entry in shared)
+            self._write(SHARED_FILE, shared)
 
-    def _entry(self, resource_type: str, uuid: str, line: bytes) -> Fragment:
-        request = b""
-        if self._format == "transaction":
-            request = f',"request":{{"method":"PUT","url":"{resource_type}/{uuid}"}}'.encode()
-        return Fragment(b'{"fullUrl":"urn:uuid:%b","resource":%b%b}' % (uuid.encode(), line, request))
+    def _write_parts(self, name: str, entries: list[Entry]) -> None:
+        """Write as many bundles as entries need; all but the first name what is in those before by type and id."""
+        most, earlier = self._layout.entries, dict[bytes, bytes]()
+        if len(entries) <= most:
+            self._write(f"{name}.json", entries)
+            return
+        for number, begin in enumerate(range(0, len(entries), most), start=1):
+            part = [entry._replace(resource=_named(entry.resource, earlier)) for entry in entries[begin : begin + most]]
+            self._write(f"{name}-{number:03d}.json", part)
+            earlier |= {entry.uuid.encode(): entry.resource_type.encode() for entry in part}
 
-    def _count(self, resource_type: str, count: int) -> None:
-        self.counts[resource_type] = self.counts.get(resource_type, 0) + count
+    def _write(self, name: str, entries: list[Entry]) -> None:
+        bundle = {
+            "resourceType": "Bundle",
+            "meta": self._meta,
+            "type": self._layout.format,
+            "entry": [self._entry(entry) for entry in entries],
+        }
+        (self._folder / name).write_bytes(orjson.dumps(bundle))
+
+    def _entry(self, entry: Entry) -> Fragment:
+        request = ""
+        if self._layout.format != "collection":
+            request = f',"request":{{"method":"PUT","url":"{entry.resource_type}/{entry.uuid}"}}'
+        return Fragment(
+            b'{"fullUrl":"urn:uuid:%b","resource":%b%b}' % (entry.uuid.encode(), entry.resource, request.encode())
+        )
+
+
+def _named(resource: bytes, earlier: dict[bytes, bytes]) -> bytes:
+    """A resource with references to those in `earlier` bundles, id -> type, by type and id."""
+
+    def by_name(found: re.Match[bytes]) -> bytes:
+        uuid = found[1]
+        return b'"reference":"%b/%b"' % (earlier[uuid], uuid) if uuid in earlier else found[0]
+
+    return _REFERENCE.sub(by_name, resource)

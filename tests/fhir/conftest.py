@@ -176,7 +176,7 @@ def _resources(folder: Path):
     for path in sorted(folder.iterdir()):
         if path.suffix == ".ndjson":
             found += [orjson.loads(line) for line in path.read_bytes().splitlines()]
-        else:
+        elif path.name != "manifest.json":
             found += [entry["resource"] for entry in orjson.loads(path.read_bytes())["entry"]]
     return found
 

@@ -1,4 +1,6 @@
+import gzip
 import hashlib
+import re
 import subprocess
 import sys
 from datetime import datetime
@@ -14,7 +16,7 @@ from ehrsim.errors import FormatError, GateError, InputError, UsageError
 from ehrsim.fhir import export_fhir, inspect_fhir
 from ehrsim.fhir.resources import MAPPINGS, Mapping
 
-FORMATS = ("ndjson", "transaction", "collection")
+FORMATS = ("ndjson", "transaction", "batch", "collection")
 PLACES = ("Organization", "Location", "Practitioner")
 
 
@@ -190,16 +192,104 @@ def test_equal_events_are_resources_of_their_own(resources_in, tmp_path):
     assert len(set(found)) == 3
 
 
-def test_a_transaction_holds_all_it_needs_under_ids_that_servers_keep(every_row, tmp_path):
+@pytest.mark.parametrize("format", ["transaction", "batch"])
+def test_bundles_to_upload_refer_to_nothing_that_a_server_has_not_had(every_row, format, tmp_path):
+    export_fhir(every_row, tmp_path / "out", format=format, entries=10)
+    shared, *parts = sorted((tmp_path / "out").iterdir(), key=lambda path: (path.name != "shared.json", path.name))
+    assert shared.name == "shared.json"
+    assert [path.stem for path in parts] == [f"1-{part:03d}" for part in (1, 2, 3)] + [
+        f"2-{part:03d}" for part in (1, 2, 3, 4)
+    ]
+    uploaded = set()
+    for path in (shared, *parts):
+        bundle = orjson.loads(path.read_bytes())
+        assert (bundle["resourceType"], bundle["type"]) == ("Bundle", format)
+        assert path is shared or len(bundle["entry"]) <= 10
+        own = {entry["fullUrl"]: entry["resource"] for entry in bundle["entry"]}
+        assert len(own) == len(bundle["entry"])
+        names = {f"{resource['resourceType']}/{resource['id']}" for resource in own.values()}
+        for entry in bundle["entry"]:
+            name = f"{entry['resource']['resourceType']}/{entry['resource']['id']}"
+            assert entry["fullUrl"] == f"urn:uuid:{entry['resource']['id']}"
+            assert entry["request"] == {"method": "PUT", "url": name}
+            for target in _references(entry["resource"]):
+                inside = target in names or (format == "transaction" and target in own)
+                assert inside or target in uploaded or target.startswith("#")
+        assert not names & uploaded
+        uploaded |= names
+
+
+def _references(value):
+    if isinstance(value, dict):
+        if isinstance(value.get("reference"), str):
+            yield value["reference"]
+        for member in value.values():
+            yield from _references(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _references(member)
+
+
+def test_a_patient_of_few_resources_is_one_transaction(every_row, tmp_path):
     export_fhir(every_row, tmp_path / "out", format="transaction")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.json", "2.json"]
-    bundle = orjson.loads((tmp_path / "out" / "1.json").read_bytes())
-    assert (bundle["resourceType"], bundle["type"]) == ("Bundle", "transaction")
-    for entry in bundle["entry"]:
-        resource = entry["resource"]
-        assert entry["fullUrl"] == f"urn:uuid:{resource['id']}"
-        assert entry["request"] == {"method": "PUT", "url": f"{resource['resourceType']}/{resource['id']}"}
-    assert len({entry["fullUrl"] for entry in bundle["entry"]}) == len(bundle["entry"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.json", "2.json", "shared.json"]
+
+
+def test_resources_are_the_same_in_every_format_but_for_how_they_refer(population, resources_in, tmp_path):
+    found = {}
+    for format in FORMATS:
+        export_fhir(population, tmp_path / format, format=format)
+        texts = {}
+        for resource in resources_in(tmp_path / format):
+            name = f"{resource['resourceType']}/{resource['id']}"
+            texts[name] = re.sub(rb'"(urn:uuid:|[A-Z][A-Za-z]+/)([0-9a-f-]{36})"', rb'"\2"', orjson.dumps(resource))
+        found[format] = texts
+    assert found["ndjson"] == found["transaction"] == found["batch"]
+    # Places that nobody goes to are in no collection.
+    assert found["collection"].items() <= found["ndjson"].items()
+    assert len(found["collection"]) > len(found["ndjson"]) - 48
+
+
+def test_ndjson_comes_with_the_manifest_of_a_bulk_export(every_row, tmp_path):
+    report = export_fhir(every_row, tmp_path / "out")
+    manifest = orjson.loads((tmp_path / "out" / "manifest.json").read_bytes())
+    assert manifest.keys() == {"transactionTime", "request", "requiresAccessToken", "output", "error"}
+    assert manifest["transactionTime"] == f"{every_row['time'].max():%Y-%m-%dT%H:%M:%SZ}"
+    assert {output["type"]: output["count"] for output in manifest["output"]} == report.resources
+    for output in manifest["output"]:
+        assert (tmp_path / "out" / output["url"]).read_bytes().count(b"\n") == output["count"]
+
+
+def test_ndjson_in_shards_and_gzipped_holds_the_same_lines(population, tmp_path):
+    export_fhir(population, tmp_path / "whole")
+    for compressed in (False, True):
+        out = tmp_path / f"shards-{compressed}"
+        report = export_fhir(population, out, shard=1_000, compressed=compressed)
+        manifest = orjson.loads((out / "manifest.json").read_bytes())
+        lines = {}
+        for output in manifest["output"]:
+            data = (out / output["url"]).read_bytes()
+            data = gzip.decompress(data) if compressed else data
+            assert data.count(b"\n") == output["count"] <= 1_000
+            lines[output["type"]] = lines.get(output["type"], b"") + data
+        assert lines == {name: (tmp_path / "whole" / f"{name}.ndjson").read_bytes() for name in lines}
+        assert inspect_fhir(out).resources == report.resources
+        assert len(manifest["output"]) > len(lines)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"entries": 0, "format": "batch"},
+        {"shard": 0},
+        {"shard": 5, "format": "collection"},
+        {"compressed": True, "format": "batch"},
+    ],
+)
+def test_layouts_that_make_no_sense_are_refused(every_row, options, tmp_path):
+    with pytest.raises(UsageError):
+        export_fhir(every_row, tmp_path / "out", **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_fhir_cannot_carry_is_counted_with_a_first_example(tmp_path):

@@ -34,7 +34,7 @@ def _carried(table: pl.DataFrame) -> pl.DataFrame:
     return events.sort(kept).collect()
 
 
-@pytest.mark.parametrize("format", ["ndjson", "transaction", "collection"])
+@pytest.mark.parametrize("format", ["ndjson", "transaction", "batch", "collection"])
 def test_every_row_of_the_mapping_comes_back(every_row, format, tmp_path):
     assert _round_trip(every_row, tmp_path, format).equals(every_row.select(COLUMNS))
 

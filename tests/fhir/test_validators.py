@@ -56,7 +56,7 @@ def test_reference_patients_are_valid(check, tmp_path):
     """Two hundred patients, each with the first visits and every sixteenth later one."""
     visit = pl.col("visit_id")
     population = reference.population(SUBJECTS, seed=5).filter(visit.is_null() | (visit < 4) | (visit % 16 == 3))
-    report = export_fhir(population, tmp_path / "out", format="transaction")
+    report = export_fhir(population, tmp_path / "out", format="collection")
     assert check(tmp_path / "out") >= sum(report.resources.values()) > 80 * SUBJECTS
 
 
@@ -67,7 +67,7 @@ def test_real_data_is_valid(name, check, event_sets, tmp_path):
     events = ehrsim.read_events(tmp_path / "events").collect()
     chosen = events["subject_id"].unique().sort().head(SUBJECTS)
     few = events.filter(pl.col("subject_id").is_in(chosen.implode()))
-    report = export_fhir(few, tmp_path / "out", format="transaction")
+    report = export_fhir(few, tmp_path / "out", format="collection")
     assert check(tmp_path / "out") >= sum(report.resources.values()) > 10 * SUBJECTS
 
 
@@ -78,7 +78,7 @@ def test_simulated_patients_are_valid(check, event_sets, tmp_path):
     import_events(event_sets / "synthea_stu3_1461", tmp_path / "events")
     ehrsim.fit(tmp_path / "events", tmp_path / "run", model="markov", training=training)
     cohort = ehrsim.generate(tmp_path / "run", SUBJECTS, seed=7)
-    report = export_fhir(cohort, tmp_path / "out", format="transaction")
+    report = export_fhir(cohort, tmp_path / "out", format="collection")
     assert check(tmp_path / "out") >= sum(report.resources.values()) > 10 * SUBJECTS
 
 
@@ -87,7 +87,7 @@ def test_events_of_every_and_any_form_are_valid(check, every_row, random_events,
     """Random events know nothing of birth and death, so these two are left out."""
     any_form = random_events.filter(~pl.col("code").is_in([codes.BIRTH, codes.DEATH]) & (pl.col("subject_id") < 60))
     for name, table in (("every", every_row), ("any", any_form)):
-        report = export_fhir(table, tmp_path / name, format="transaction")
+        report = export_fhir(table, tmp_path / name, format="collection")
         assert check(tmp_path / name) >= sum(report.resources.values())
 
 
