@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ehrsim.events import read_events, validate, write_events
-    from ehrsim.fhir import export_fhir
+    from ehrsim.fhir import export_fhir, upload_fhir
     from ehrsim.importers import import_events
     from ehrsim.runs import load
     from ehrsim.sampling.generate import generate
@@ -30,6 +30,7 @@ __all__ = [
     "import_events",
     "load",
     "read_events",
+    "upload_fhir",
     "validate",
     "write_events",
 ]
@@ -41,6 +42,7 @@ _HOME = {
     "import_events": "ehrsim.importers",
     "load": "ehrsim.runs",
     "read_events": "ehrsim.events",
+    "upload_fhir": "ehrsim.fhir",
     "validate": "ehrsim.events",
     "write_events": "ehrsim.events",
 }

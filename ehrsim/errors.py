@@ -6,6 +6,7 @@
     ├── UsageError              arguments that are unknown or contradict one another
     ├── RunError                a run folder that is incomplete, altered or of another version
     ├── MissingExtraError       a feature whose optional dependency is not installed
+    ├── ServerError             a server that cannot be reached, or refuses what it is sent
     └── GateError               a check the user asked to be strict has failed
 
 The command line prints the message and exits with `exit_code`; it never prints a traceback for these.
@@ -49,6 +50,10 @@ class MissingExtraError(EhrsimError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs an optional dependency", hint=f"pip install 'ehrsim[{extra}]'")
+
+
+class ServerError(EhrsimError):
+    """A server that cannot be reached, or refuses what it is sent."""
 
 
 class GateError(EhrsimError):

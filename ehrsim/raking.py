@@ -7,8 +7,10 @@ patients, and the logits shifted by the difference, round after round, as survey
 (Deming & Stephan 1940, "On a least squares adjustment of a sampled frequency table when the expected marginal totals
 are known").
 
-Every round draws other patients and makes up for less of the difference than the one before, which averages out what
-was chance in each (Robbins & Monro 1951, "A stochastic approximation method").
+Margins share logits, and codes that are drawn instead of one another share their chances: a round that made up for all
+of every difference would overshoot. The first makes up for half. Every round draws other patients and makes up for less
+than the one before, which averages out what was chance in each (Robbins & Monro 1951, "A stochastic approximation
+method").
 """
 
 from __future__ import annotations
@@ -52,12 +54,12 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
     """What moves the margins of simulated records to those of real ones, if each margin went by its own logit alone."""
     at_any_age = _difference(*(counts.sum(0) for counts in (real.first, real.fresh, simulated.first, simulated.fresh)))
     # What is left at each age once that is done.
-    expected = np.minimum(simulated.first * np.exp(at_any_age), simulated.fresh)
+    expected = _moved(simulated.first, simulated.fresh, at_any_age)
     at_age = _difference(real.first, real.fresh, expected, simulated.fresh)
     whatever_precedes = _difference(
         *(counts.sum(0) for of in (real, simulated) for counts in (of.first_by_gap, of.fresh_by_gap))
     )
-    after_all_gaps = np.minimum(simulated.first_by_gap * np.exp(whatever_precedes), simulated.fresh_by_gap)
+    after_all_gaps = _moved(simulated.first_by_gap, simulated.fresh_by_gap, whatever_precedes)
     led_to = np.array([pair.code for pair in sizes.precursors], np.int64)
     return Shift(
         kind=HALF * _shares(real.kind, simulated.kind),
@@ -74,6 +76,13 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         first_value=_shares_of_ranks(real.first_value, simulated.first_value),
         later_value=HALF * _shares_of_ranks(real.later_value, simulated.later_value),
     )
+
+
+def _moved(events: Floats, number: Floats, change: Floats) -> Floats:
+    """What becomes of so many events out of a number when the log odds of each change."""
+    often = events * np.exp(change)
+    moved: Floats = number * often / np.maximum(often + number - events, 1e-9)
+    return moved
 
 
 def _shares(real: Floats, simulated: Floats) -> Floats:
@@ -120,7 +129,7 @@ def rake(model: Any, data: Data, rounds: int, seed: int, progress: Progress) -> 
     for number in range(rounds):
         simulated = _simulated(model.shifted(shift), data, (SEEDS + seed + number) % (1 << 32))
         found.append(discrepancy(real, simulated))
-        gain = 1 / (1 + number / 2)
+        gain = 1 / (2 + number / 3)
         shift = Shift(
             *(old + gain * new for old, new in zip(shift, shift_towards(real, simulated, data.sizes), strict=True))
         )

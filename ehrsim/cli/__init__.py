@@ -31,9 +31,10 @@ EXAMPLES = {
     "fit": "ehrsim fit events --model markov --max-steps 60 --out run",
     "generate": "ehrsim generate run -n 50 --seed 7 --sex female --age 18:90 --out cohort",
     "export": "ehrsim export cohort --to fhir --out fhir",
+    "upload": "ehrsim upload fhir --server http://127.0.0.1:8080/fhir",
     "schemas": "ehrsim schemas written",
 }
-"""An example of each command, shown in its help; each works on what the ones before it wrote."""
+"""An example of each command, shown in its help; each works on what those before it wrote, `upload` with a server."""
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
@@ -43,6 +44,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "fit": commands.fit,
     "generate": commands.generate,
     "export": commands.export,
+    "upload": commands.upload,
     "schemas": commands.schemas,
 }
 for _order, (_name, _command) in enumerate(_COMMANDS.items()):

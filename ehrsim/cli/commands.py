@@ -263,6 +263,30 @@ def export(
     print("\n".join(report.lines()))
 
 
+def upload(
+    folder: Annotated[Path, Parameter(help="Export to send: NDJSON, transactions or batches.")],
+    /,
+    *,
+    server: Annotated[str, Parameter(help="Base URL of a FHIR R4 server.")],
+    workers: Annotated[int, Parameter(help="Bundles sent at a time.")] = 4,
+    attempts: Annotated[int, Parameter(help="How often a request that fails for a while is sent at most.")] = 6,
+    again: Annotated[bool, Parameter(negative=(), help="Send what the server has accepted before as well.")] = False,
+) -> None:
+    """Send an export to a FHIR server. Every resource keeps its id, so sending it twice changes nothing.
+
+    After an interruption the same command goes on. A bearer token is read from EHRSIM_TOKEN.
+
+    Example:
+        ehrsim upload fhir --server http://127.0.0.1:8080/fhir
+
+    """
+    from ehrsim.fhir import upload_fhir
+
+    with bars() as progress:
+        report = upload_fhir(folder, server, workers=workers, attempts=attempts, again=again, progress=progress)
+    print("\n".join(report.lines()))
+
+
 def schemas(
     folder: Annotated[Path, Parameter(help="Folder of the schema files.")] = Path("schemas"),
     *,

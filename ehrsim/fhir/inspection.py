@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import orjson
@@ -89,10 +89,15 @@ def fhir_files(folder: Path) -> list[Path]:
     return sorted(path for path in files if path.name != MANIFEST)
 
 
+def open_lines(file: Path) -> BinaryIO | gzip.GzipFile:
+    """An NDJSON file, gzipped or not, to be read line by line."""
+    return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
+
+
 def _resources(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The full URL and content of every resource in a file."""
     if file.suffix != ".json":
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
+        with open_lines(file) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield "", _parsed(line, f"{file.name} line {number}")
