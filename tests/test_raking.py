@@ -96,6 +96,22 @@ def test_a_shift_of_kinds_is_half_the_difference_of_log_odds_where_much_is_known
     assert np.allclose(shift[:, 2:], 0), "what neither has is left as it is"
 
 
+def test_what_is_common_is_shifted_by_the_difference_of_log_odds(counted, tiny_data):
+    """Rates of .8 and .7 at every age and after every gap are made up for once."""
+    often, seldom = (
+        counted._replace(
+            first=counted.first * 0 + 1e6 * rate,
+            fresh=counted.fresh * 0 + 1e6,
+            first_by_gap=counted.first_by_gap * 0 + 1e6 * rate,
+            fresh_by_gap=counted.fresh_by_gap * 0 + 1e6,
+        )
+        for rate in (0.8, 0.7)
+    )
+    shift = raking.shift_towards(seldom, often, tiny_data.sizes)
+    assert np.allclose(shift.first, np.log(0.7 / 0.3) - np.log(0.8 / 0.2), atol=1e-3)
+    assert np.allclose(shift.first_by_gap, 0, atol=1e-3)
+
+
 def test_few_events_ask_for_little(counted, tiny_data):
     few = counted._replace(fresh=counted.fresh * 0 + 100, first=counted.first * 0 + 0.25)
     none = few._replace(first=few.first * 0)

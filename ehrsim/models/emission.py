@@ -33,6 +33,7 @@ from ehrsim.models.layers import (
     along,
     constant,
     prospect_features,
+    softplus,
     table,
 )
 from ehrsim.models.precursors import PrecursorTerm
@@ -85,18 +86,23 @@ class CodeLogits(nnx.Module):
         )
         logits = self.of_kind[...][kind, part] + (of_age + of_gap) * (1 - memory.seen[..., part])
         logits = logits + along(self.bias[...][part], logits)
-        weights = (*(along(weight[part], logits) for weight in self.copy[...]), self._sooner(moment, part))
+        logits = logits + self._sooner(moment, memory)[..., part]
         for index, remembered in enumerate((memory.previous, memory.seen, memory.wanted)):
-            logits = logits + remembered[..., part] * (weights[index] + gates[..., index : index + 1])
+            logits = logits + remembered[..., part] * gates[..., index : index + 1]
+        for weight, remembered in zip(self.copy[...], (memory.previous, memory.seen), strict=True):
+            logits = logits + remembered[..., part] * along(weight[part], logits)
         return logits
 
-    def _sooner(self, moment: Moment, part: slice) -> Array:
-        """(..., codes of `part`) how much sooner a code comes that is certain to come: -log of the chance that it does.
+    def _sooner(self, moment: Moment, memory: Memory) -> Array:
+        """(..., V) how much sooner codes come for those that are certain to: see `ehrsim.prospects`.
 
-        By Bayes' theorem, hazards given that the event will happen are hazards over that chance.
+        By Bayes' theorem, the hazard given that something will happen is the hazard times the chance of that after the
+        event, over the chance before it. What is to come itself is certain after the event.
         """
-        prospects = QUICK * self.wanted[...][:, part]
-        return base.softplus(-jnp.dot(prospect_features(moment), prospects, preferred_element_type=jnp.float32))
+        prospects = jnp.dot(prospect_features(moment), QUICK * self.wanted[...], preferred_element_type=jnp.float32)
+        prospects = prospects + self.precursors.led_to(memory.seen, slice(None))
+        itself = memory.wanted * softplus(-prospects)
+        return itself + self.precursors.sooner(prospects, memory.wanted, memory.seen)
 
 
 class SetEmission(nnx.Module):

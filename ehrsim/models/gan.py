@@ -29,7 +29,7 @@ from ehrsim.models import base, packed
 from ehrsim.models.base import Array, Heads, Memory, Noise, Origin
 from ehrsim.models.embeddings import hide
 from ehrsim.models.emission import RECALLED, CodeLogits
-from ehrsim.models.layers import GRU, MOMENT_FEATURES, Linear, moment_features, table
+from ehrsim.models.layers import GRU, MOMENT_FEATURES, Linear, moment_features, softplus, table
 from ehrsim.models.shift import Shift, no_shift
 from ehrsim.models.vae import VAE, State, VAEConfig
 
@@ -157,7 +157,7 @@ class Autoencoder(VAE):
         seen = jax.lax.stop_gradient(bound.trace)
         logits = self.soft(seen.h, seen.patient, seen.u, batch.visit.kind, batch.visit, seen.memory)
         codes = base.multi_hot(batch.visit.codes, self.sizes.vocabulary)
-        nats = (base.softplus(logits) - codes * logits)[..., 1:].sum(-1)
+        nats = (softplus(logits) - codes * logits)[..., 1:].sum(-1)
         inner = batch.used & (batch.visit.kind < self.sizes.death)
         soft = jnp.where(inner, nats, 0.0).sum() / jnp.maximum(inner.sum(dtype=jnp.float32), 1.0)
         return loss + soft, figures | {"soft_codes": soft}
@@ -191,10 +191,10 @@ class GAN(nnx.Module):
 
         slopes, of_real = jax.grad(score_real, has_aux=True)(real)
         of_fake = self.critic(fixed, batch, inner)
-        critic = (weight * (base.softplus(of_fake) + base.softplus(-of_real))).sum()
+        critic = (weight * (softplus(of_fake) + softplus(-of_real))).sum()
         penalty = sum(jnp.square(slope).sum() for slope in slopes) / patients
         frozen: Critic = jax.tree.map(jax.lax.stop_gradient, self.critic)
-        generator = (weight * base.softplus(-frozen(fake, batch, inner))).sum()
+        generator = (weight * softplus(-frozen(fake, batch, inner))).sum()
         follows = jnp.clip(progress / self.config.begin - 1.0, 0.0, 1.0)
         judged = critic + self.config.penalty * penalty
         loss = judged + follows * generator + self.config.nearness * moved

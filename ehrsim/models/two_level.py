@@ -34,7 +34,7 @@ from ehrsim.models import base
 from ehrsim.models.base import Array, At, Memory, TwoLevelHead
 from ehrsim.models.code_blocks import by_block, code_blocks
 from ehrsim.models.emission import RECALLED, Body, CodeLogits
-from ehrsim.models.layers import QUICK, Linear, added, along, constant, prospect_features, table
+from ehrsim.models.layers import QUICK, Linear, added, along, constant, prospect_features, softplus, table
 from ehrsim.models.shift import Shift, age_bin, gap_class
 
 IMPOSSIBLE = -1e9
@@ -281,7 +281,7 @@ class _Levels:
         first = rows(logits.first_by_age[...], prefix.age) + rows(logits.first_by_gap[...], prefix.gap)
         total = rows(logits.of_kind[...], prefix.kind) + first * (1 - seen) + logits.bias[...][codes][:, None]
         coming = jnp.einsum("tnf,ftw->tnw", prefix.prospects, QUICK * logits.wanted[...][:, codes], precision=EXACT)
-        weights = (*(weight[codes][:, None] for weight in logits.copy[...]), base.softplus(-coming))
+        weights = (*(weight[codes][:, None] for weight in logits.copy[...]), softplus(-coming))
         for index, remembered in enumerate((previous, seen, wanted)):
             total = total + remembered * (weights[index] + prefix.gates[..., index : index + 1])
         return total, seen

@@ -8,9 +8,9 @@ import numpy as np
 from flax import nnx
 
 from ehrsim.batch import Sizes
-from ehrsim.models import base, values
+from ehrsim.models import values
 from ehrsim.models.base import Array, Measured
-from ehrsim.models.layers import QUICK, Linear, added, constant, table
+from ehrsim.models.layers import QUICK, Linear, added, constant, softplus, table
 from ehrsim.models.shift import Shift
 
 
@@ -43,7 +43,7 @@ class ValueHead(nnx.Module):
         out = self.out(hidden)
         logits, certainty = out[..., :-2] + self.bias[...][code], out[..., -2:]
         # Quick: some values follow from others, or never jump.
-        near = base.softplus(QUICK * self.certainty[...][code] + certainty)
+        near = softplus(QUICK * self.certainty[...][code] + certainty)
         anew = jnp.where(measured.last_rank < 0, 0.0, QUICK * self.anew[...][code])
         none, ranks, same, changes = jnp.split(logits, [1, self.bins + 1, self.bins + 2], axis=-1)
         centres = values.centres(measured.last_rank, self.bins)

@@ -20,9 +20,9 @@ from ehrsim.models.base import (
     following,
     measured_at,
     nothing_measured,
-    softplus,
     where,
 )
+from ehrsim.models.layers import softplus
 from ehrsim.models.values import rank_at
 from ehrsim.sampling.counters import Counters, Purpose
 from ehrsim.sampling.sets import Draw, draw_index, draw_set, join_sets

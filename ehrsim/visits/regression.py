@@ -12,22 +12,24 @@ WIDE = 10.0
 """The same of what is always in the regression."""
 
 
-def logistic_regression(design: Floats, happened: Floats, weights: Floats, free: int) -> tuple[Floats, Floats]:
+def logistic_regression(
+    design: Floats, happened: Floats, weights: Floats, free: int, offset: Floats | float = 0.0
+) -> tuple[Floats, Floats]:
     """Logistic regression by Newton's method with halved steps; all but the first `free` coefficients have a prior.
 
-    Returns the coefficients, and the chance of each row.
+    `offset` is of log odds that are known. Returns the coefficients, and the chance of each row.
     """
     prior = np.full(design.shape[1], 1 / WIDE**2)
     prior[free:] = 1 / SPREAD**2
 
     def fitness(weights: Floats) -> float:
-        logits = design @ weights
+        logits = design @ weights + offset
         likelihood = happened @ logits - np.logaddexp(0, logits).sum()
         return float(likelihood - (prior * weights**2).sum() / 2)
 
     best = fitness(weights)
     for _ in range(30):
-        chance = logistic(design @ weights)
+        chance = logistic(design @ weights + offset)
         gradient = design.T @ (happened - chance) - prior * weights
         hessian = design.T @ (design * (chance * (1 - chance))[:, None]) + np.diag(prior)
         step = np.linalg.solve(hessian, gradient)
@@ -38,7 +40,7 @@ def logistic_regression(design: Floats, happened: Floats, weights: Floats, free:
         weights, gain, best = weights + step, better - best, max(better, best)
         if gain < 1e-4:
             break
-    return weights, logistic(design @ weights)
+    return weights, logistic(design @ weights + offset)
 
 
 def logistic(logits: Floats) -> Floats:

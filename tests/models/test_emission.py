@@ -11,6 +11,7 @@ from ehrsim.batch import CHANGES, Precursor, Sizes
 from ehrsim.models import base
 from ehrsim.models.base import Heads, Memory
 from ehrsim.models.emission import OrderedEmission, SetEmission
+from ehrsim.models.layers import QUICK
 from ehrsim.models.two_level import TwoLevelEmission
 from ehrsim.sampling.content import draw_codes
 from ehrsim.sampling.counters import counters
@@ -130,3 +131,28 @@ def test_codes_are_drawn_where_none_has_a_precursor():
     assert drawn.codes.shape == (2, PLACES)
     led_to, _ = emission.logits.precursors.after(jnp.zeros((2, 6)), jnp.zeros((2, 0)), jnp.array([1, 2]))
     assert not led_to.any()
+
+
+@pytest.mark.parametrize("kind", [OrderedEmission, SetEmission])
+def test_what_leads_to_a_code_that_is_to_come_comes_sooner(kind):
+    """By how much likelier it makes that code: that is certain, and its chance by itself is known."""
+    emission = kind(SIZES, WIDTH, np.random.Generator(np.random.Philox(key=3)))
+    logits = emission.logits
+    logits.wanted[...] = logits.wanted[...].at[0, 3].set(-1.5 / QUICK)
+    nothing, moment = jnp.zeros((1, SIZES.vocabulary)), blank_visit(1, PLACES).moment
+    zero = jnp.zeros(1, jnp.int32)
+
+    def recalled(wanted: int, seen: int = 0):
+        memory = Memory(nothing, nothing.at[:, seen].set(1.0), nothing.at[:, wanted].set(1.0), zero, zero)
+        return np.asarray(logits.recalled(jnp.zeros((1, 3)), zero, moment, memory, slice(None)))[0]
+
+    before, after = np.log1p(np.exp([1.5, 1.5 - 2.0]))
+    changed = recalled(3) - recalled(0)
+    np.testing.assert_allclose(changed[[1, 2, 3]], [before - after, 0, before], atol=1e-5)
+    # Once what leads to it is known, it is likelier by itself, and nothing else comes sooner.
+    changed = recalled(3, seen=1) - recalled(0, seen=1)
+    np.testing.assert_allclose(changed[[1, 2, 3]], [0, 0, after], atol=1e-5)
+    # A class of codes leads to it: any of them.
+    chance = np.log1p(np.exp([0.0, -1.0]))
+    changed = recalled(4) - recalled(0)
+    np.testing.assert_allclose(changed[[1, 2, 3]], [chance[0] - chance[1], 0, chance[0] - chance[1]], atol=1e-5)
