@@ -39,7 +39,7 @@ class Margins(NamedTuple):
     time since the step before, whatever precursors are known"""
     fresh_by_gap: Floats
     led: Floats
-    """(precursors,) the same of its code where a precursor is known, out of `exposed` (precursors,)"""
+    """(cells,) the same of codes with precursors, by which are known, out of `exposed` (cells,): see `led_by`"""
     exposed: Floats
     again: Floats
     """(V,) steps with a code that the patient had had, out of `known` (V,) steps of those who had"""
@@ -50,6 +50,28 @@ class Margins(NamedTuple):
     """(V, value bins) values by rank, of codes that had none before"""
     later_value: Floats
     """(V, value bins) values by rank, of codes that had"""
+
+
+class LedBy(NamedTuple):
+    """A code with precursors, and its cells of `Margins.led`."""
+
+    code: int
+    pairs: slice
+    """Its precursors among those of the sizes."""
+    cells: slice
+    """One for each set of its precursors: bit i of the place of a cell tells whether the i-th of them is known."""
+
+
+def led_by(sizes: Sizes) -> list[LedBy]:
+    """The codes with precursors, in order."""
+    codes, begins, numbers = np.unique([pair.code for pair in sizes.precursors], return_index=True, return_counts=True)
+    ends = np.cumsum(1 << numbers)
+    return [
+        LedBy(code, slice(begin, begin + number), slice(end - (1 << number), end))
+        for code, begin, number, end in zip(
+            codes.astype(int).tolist(), begins.tolist(), numbers.tolist(), ends.tolist(), strict=True
+        )
+    ]
 
 
 def count(steps: Table, sizes: Sizes) -> Margins:
@@ -112,7 +134,8 @@ def _led(
 
     `age` (rows,) is the bin of each row, and `passed` (rows + 1, AGE_BINS) how many steps of each bin come before it.
     """
-    led, exposed = np.zeros((2, len(sizes.precursors)))
+    of_codes = led_by(sizes)
+    led, exposed = np.zeros((2, of_codes[-1].cells.stop if of_codes else 0))
     first_led, fresh_led = np.zeros((2, AGE_BINS, sizes.vocabulary))
     if not sizes.precursors:
         return led, exposed, first_led, fresh_led
@@ -127,9 +150,11 @@ def _led(
         part = slice(firsts.offsets[begin], firsts.offsets[end])
         first[patient, firsts.code[part]] = firsts.step[part]
         since = np.stack([_since(first, pair, sizes) for pair in sizes.precursors], axis=1)
-        at_risk = np.clip(np.minimum(first[:, code] + 1, last) - since, 0, None)
-        led += ((since <= first[:, code]) & (first[:, code] < last)).sum(0)
-        exposed += at_risk.sum(0)
+        start = steps.step_offsets[begin:end]
+        for of_code in of_codes:
+            counted = _by_known(since[:, of_code.pairs], first[:, of_code.code], start, last[:, 0])
+            led[of_code.cells] += counted[0]
+            exposed[of_code.cells] += counted[1]
         of, since = first[:, codes], np.minimum.reduceat(since, begins, axis=1)
         stop = np.maximum(np.minimum(of + 1, last), since)
         who, which = np.nonzero((since <= of) & (of < last))
@@ -137,6 +162,25 @@ def _led(
         for number in range(AGE_BINS):
             fresh_led[number, codes] += (passed[stop, number] - passed[np.minimum(since, stop), number]).sum(0)
     return led, exposed, first_led, fresh_led
+
+
+def _by_known(since: Int64, first: Int64, start: Int64, last: Int64) -> tuple[Floats, Floats]:
+    """(cells,) patients' first steps with a code, and their steps up to those, by which precursors are known then.
+
+    `since` (N, precursors) are the steps from which each is known, `first` (N,) the steps with the code; records go
+    from `start` up to but excluding `last`.
+    """
+    number = since.shape[1]
+    bits = 1 << np.arange(number)
+    happened = first < last
+    known = ((since <= first[:, None]) * bits).sum(1)
+    events = np.bincount(known[happened], minlength=1 << number).astype(np.float64)
+    order = np.argsort(since, axis=1)
+    stop = np.minimum(first + 1, last)[:, None]
+    times = np.minimum(np.maximum(np.take_along_axis(since, order, 1), start[:, None]), stop)
+    lengths = np.diff(times, axis=1, prepend=start[:, None], append=stop)
+    cells = np.concatenate([np.zeros((len(first), 1), np.int64), bits[order].cumsum(1)], axis=1)
+    return events, np.bincount(cells.ravel(), lengths.ravel(), 1 << number).astype(np.float64)
 
 
 def _following(codes: NDArray[np.int32], distinct: NDArray[np.bool_], sizes: Sizes) -> Floats:

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from ehrsim.batch import Sizes
-from ehrsim.margins import Margins, count
+from ehrsim.margins import Margins, count, led_by
 from ehrsim.models.layers import PROSPECT_FEATURES
 from ehrsim.models.shift import Shift, no_shift
 from ehrsim.preparation import Data
@@ -29,6 +29,7 @@ from ehrsim.progress import Progress
 from ehrsim.rates import Floats, total_variation
 from ehrsim.sampling import sample
 from ehrsim.visits import table
+from ehrsim.visits.regression import logistic
 
 SIMULATED = 300_000
 """Steps to simulate in a round; more of them leave less to chance."""
@@ -60,7 +61,6 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         *(counts.sum(0) for of in (real, simulated) for counts in (of.first_by_gap, of.fresh_by_gap))
     )
     after_all_gaps = _moved(simulated.first_by_gap, simulated.fresh_by_gap, whatever_precedes)
-    led_to = np.array([pair.code for pair in sizes.precursors], np.int64)
     return Shift(
         kind=HALF * _shares(real.kind, simulated.kind),
         kind_by_age=HALF * _shares(real.kind_by_age, simulated.kind_by_age),
@@ -68,14 +68,53 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         length=_shares(real.length, simulated.length),
         first=at_any_age + at_age,
         first_by_gap=_difference(real.first_by_gap, real.fresh_by_gap, after_all_gaps, simulated.fresh_by_gap),
-        # Beyond what shifts the code without precursors.
-        led=_difference(real.led, real.exposed, simulated.led, simulated.exposed) - at_any_age[led_to],
+        led=_led(real, simulated, at_any_age, sizes),
         again=_difference(real.again, real.known, simulated.again, simulated.known),
         wanted=np.zeros((PROSPECT_FEATURES, sizes.vocabulary)),
         following=_shares(real.following, simulated.following),
         first_value=_shares_of_ranks(real.first_value, simulated.first_value),
         later_value=HALF * _shares_of_ranks(real.later_value, simulated.later_value),
     )
+
+
+def _led(real: Margins, simulated: Margins, at_any_age: Floats, sizes: Sizes) -> Floats:
+    """(precursors,) by how much more each leads to its code in real records, given the others.
+
+    Precursors go together, so the margin of each by itself would come right but slowly. Of each code this is a logistic
+    regression of real first occurrences on the precursors known, with the log odds of simulated ones as an offset,
+    shifted as they are `at_any_age` (V,). Coefficients have a prior: CREDIBLE events count for about half.
+    """
+    shift = np.zeros(len(sizes.precursors))
+    for code, pairs, cells in led_by(sizes):
+        number = pairs.stop - pairs.start
+        known = (np.arange(1 << number)[1:, None] >> np.arange(number) & 1).astype(np.float64)
+        (happened, at_risk), (ours, out_of) = ((of.led[cells][1:], of.exposed[cells][1:]) for of in (real, simulated))
+        rate = (happened.sum() + ours.sum() + 0.5) / (at_risk.sum() + out_of.sum() + 1.0)
+        added = CREDIBLE / min(rate, 1 - rate)
+        # Few steps tell little of a cell: as in `_difference` it is taken for one of the rate of all of them.
+        offset = _log_odds(ours + added * rate, out_of + added) + at_any_age[code]
+        trust = (ours.sum() + 1) / (ours.sum() + happened.sum() + 1)
+        shift[pairs] = _regressed(known, trust * (happened + added * rate), trust * (at_risk + added), offset)
+    return np.clip(shift, -LARGEST, LARGEST)
+
+
+def _regressed(known: Floats, happened: Floats, at_risk: Floats, offset: Floats) -> Floats:
+    """Coefficients of `known` (cells, n) by Newton's method, for counts (cells,) and log odds (cells,) known before."""
+    weights = np.zeros(known.shape[1])
+    for _ in range(20):
+        chance = logistic(known @ weights + offset)
+        gradient = known.T @ (happened - at_risk * chance) - CREDIBLE * weights
+        hessian = known.T @ (known * (at_risk * chance * (1 - chance))[:, None]) + CREDIBLE * np.eye(len(weights))
+        step = np.clip(np.linalg.solve(hessian, gradient), -0.5, 0.5)
+        weights = weights + step
+        if abs(step).max() < 1e-3:
+            break
+    return weights
+
+
+def _log_odds(events: Floats, number: Floats) -> Floats:
+    odds: Floats = np.log(events) - np.log(np.maximum(number - events, 1e-9))
+    return odds
 
 
 def _moved(events: Floats, number: Floats, change: Floats) -> Floats:

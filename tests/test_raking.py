@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from ehrsim import margins, raking, runs
-from ehrsim.batch import Moment
+from ehrsim.batch import Moment, Precursor
 from ehrsim.models.shift import STEP_BINS, STEP_EDGES, age_bin, gap_class, no_shift, step_bin
 from ehrsim.progress import silent
 from ehrsim.training import best, fit
@@ -40,13 +40,17 @@ def test_margins_are_counted(counted, tiny_data):
             for number, group in enumerate([*groups, 0]):
                 expected.following[number, group] += 1
             leads = dict.fromkeys(range(sizes.vocabulary), False)
-            for index, (code, precursor, _) in enumerate(sizes.precursors):
-                of_class = precursor - sizes.vocabulary
-                leading = {precursor} if of_class < 0 else set(sizes.classes[of_class])
-                if code not in seen and leading & (seen | {other for other in now if other < code}):
-                    leads[code] = True
-                    expected.exposed[index] += 1
-                    expected.led[index] += code in now
+            for code, pairs, cells in margins.led_by(sizes):
+                known = seen | {other for other in now if other < code}
+                cell = 0
+                for bit, pair in enumerate(sizes.precursors[pairs]):
+                    of_class = pair.before - sizes.vocabulary
+                    leading = {pair.before} if of_class < 0 else set(sizes.classes[of_class])
+                    cell |= bool(leading & known) << bit
+                leads[code] = cell > 0
+                if code not in seen:
+                    expected.exposed[cells][cell] += 1
+                    expected.led[cells][cell] += code in now
             for code in range(sizes.vocabulary):
                 if code in seen:
                     expected.known[code] += 1
@@ -110,6 +114,17 @@ def test_what_is_common_is_shifted_by_the_difference_of_log_odds(counted, tiny_d
     shift = raking.shift_towards(seldom, often, tiny_data.sizes)
     assert np.allclose(shift.first, np.log(0.7 / 0.3) - np.log(0.8 / 0.2), atol=1e-3)
     assert np.allclose(shift.first_by_gap, 0, atol=1e-3)
+
+
+def test_precursors_that_go_together_are_told_apart(tiny_data):
+    """One leads to the code by e as much as it should, the other holds it back by as much: both by their own weight."""
+    sizes = tiny_data.sizes._replace(precursors=(Precursor(3, 1, 1.0), Precursor(3, 2, 1.0)), classes=())
+    at_risk = np.array([2e6, 5e4, 2e4, 4e5])
+    logits = np.array([-9.0, -3.0, -5.0, -4.0])
+    rates = [1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(-logits - np.array([0.0, -0.7, 0.4, -0.3])))]
+    counted = [margins.count(tiny_data.train, sizes)._replace(led=at_risk * rate, exposed=at_risk) for rate in rates]
+    shift = raking.shift_towards(counted[0], counted[1], sizes).led
+    assert shift == pytest.approx([0.7, -0.4], abs=0.05)
 
 
 def test_few_events_ask_for_little(counted, tiny_data):
