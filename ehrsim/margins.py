@@ -38,6 +38,9 @@ class Margins(NamedTuple):
     """(GAP_CLASSES, V) steps with a code that the patient had never had, out of `fresh_by_gap` (GAP_CLASSES, V), by the
     time since the step before, whatever precursors are known"""
     fresh_by_gap: Floats
+    first_by_static: Floats
+    """(statics, V) the same by what is known of the patient once and for all, out of `fresh_by_static` (statics, V)"""
+    fresh_by_static: Floats
     led: Floats
     """(cells,) the same of codes with precursors, by which are known, out of `exposed` (cells,): see `led_by`"""
     exposed: Floats
@@ -90,6 +93,7 @@ def count(steps: Table, sizes: Sizes) -> Margins:
     passed, passed_gap = _passed(age, inner, AGE_BINS), _passed(gap, inner, GAP_CLASSES)
     first, known = _firsts_by(age, passed, firsts, last, sizes)
     first_by_gap, known_by_gap = _firsts_by(gap, passed_gap, firsts, last, sizes)
+    first_by_static, fresh_by_static = _by_static(firsts, steps, sizes)
     led, exposed, first_led, fresh_led = _led(firsts, steps, sizes, age, passed)
     visits = (visit.kind > 0) & (visit.kind < sizes.continues)
     measured = visit.value > 0
@@ -103,6 +107,8 @@ def count(steps: Table, sizes: Sizes) -> Margins:
         fresh=passed[-1][:, None] - known - fresh_led,
         first_by_gap=first_by_gap,
         fresh_by_gap=passed_gap[-1][:, None] - known_by_gap,
+        first_by_static=first_by_static,
+        fresh_by_static=fresh_by_static,
         led=led,
         exposed=exposed,
         again=tally(codes[distinct], sizes.vocabulary) - first.sum(0),
@@ -125,6 +131,23 @@ def _firsts_by(of: Int64, passed: Floats, firsts: Firsts, last: Int64, sizes: Si
     """
     first = _by(of[firsts.step], firsts.code, passed.shape[1], sizes.vocabulary)
     return first, _sums_by(firsts.code, passed[last] - passed[firsts.step + 1], sizes.vocabulary).T
+
+
+def _by_static(firsts: Firsts, steps: Table, sizes: Sizes) -> tuple[Floats, Floats]:
+    """`first_by_static` and `fresh_by_static` of margins."""
+    patient, place = np.nonzero(steps.context_statics)
+    of_static = sparse.csr_matrix(
+        (np.ones(len(patient)), (steps.context_statics[patient, place], patient)), (sizes.statics, steps.patients)
+    )
+    owner = np.repeat(np.arange(steps.patients), np.diff(firsts.offsets))
+    # Steps after the first with a code, but for the one that ends the record.
+    after = steps.step_offsets[owner + 1] - firsts.step - 2
+    shape = (steps.patients, sizes.vocabulary)
+    first, known = (
+        of_static @ sparse.csr_matrix((number, (owner, firsts.code)), shape) for number in (np.ones(len(owner)), after)
+    )
+    all_steps = of_static @ (np.diff(steps.step_offsets) - 1.0)
+    return first.toarray(), all_steps[:, None] - known.toarray()
 
 
 def _led(

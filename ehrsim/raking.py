@@ -61,6 +61,7 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         *(counts.sum(0) for of in (real, simulated) for counts in (of.first_by_gap, of.fresh_by_gap))
     )
     after_all_gaps = _moved(simulated.first_by_gap, simulated.fresh_by_gap, whatever_precedes)
+    of_all_statics = _moved(simulated.first_by_static, simulated.fresh_by_static, whatever_precedes)
     return Shift(
         kind=HALF * _shares(real.kind, simulated.kind),
         kind_by_age=HALF * _shares(real.kind_by_age, simulated.kind_by_age),
@@ -68,6 +69,9 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         length=_shares(real.length, simulated.length),
         first=at_any_age + at_age,
         first_by_gap=_difference(real.first_by_gap, real.fresh_by_gap, after_all_gaps, simulated.fresh_by_gap),
+        first_by_static=_difference(
+            real.first_by_static, real.fresh_by_static, of_all_statics, simulated.fresh_by_static
+        ),
         led=_led(real, simulated, at_any_age, sizes),
         again=_difference(real.again, real.known, simulated.again, simulated.known),
         wanted=np.zeros((PROSPECT_FEATURES, sizes.vocabulary)),
@@ -75,6 +79,17 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         first_value=_shares_of_ranks(real.first_value, simulated.first_value),
         later_value=HALF * _shares_of_ranks(real.later_value, simulated.later_value),
     )
+
+
+def of_statics(real: Margins) -> Floats:
+    """(statics, V) how much larger the log odds of first codes are in patients of whom something is known than in all.
+
+    What only one sex can have is rare in training, and a network that learns it is never quite sure.
+    """
+    first, fresh = (
+        np.broadcast_to(counts.sum(0), real.first_by_static.shape) for counts in (real.first_by_gap, real.fresh_by_gap)
+    )
+    return _apart(real.first_by_static, real.fresh_by_static, first, fresh)
 
 
 def _led(real: Margins, simulated: Margins, at_any_age: Floats, sizes: Sizes) -> Floats:
@@ -143,6 +158,15 @@ def _shares_of_ranks(real: Floats, simulated: Floats) -> Floats:
 def _difference(real: Floats, of_real: Floats, simulated: Floats, of_simulated: Floats) -> Floats:
     """How much larger the log odds of real rates are than those of simulated ones, less where they rest on few.
 
+    It is limited to what is made up for in a round.
+    """
+    limited: Floats = np.clip(_apart(real, of_real, simulated, of_simulated), -LARGEST, LARGEST)
+    return limited
+
+
+def _apart(real: Floats, of_real: Floats, simulated: Floats, of_simulated: Floats) -> Floats:
+    """As `_difference`, without a limit.
+
     To both is added what is at the rate of both together and has at least CREDIBLE events and CREDIBLE non-events.
     """
     rate = (real + simulated + 0.5) / (of_real + of_simulated + 1.0)
@@ -150,9 +174,8 @@ def _difference(real: Floats, of_real: Floats, simulated: Floats, of_simulated: 
     ours, theirs = (
         (events + added * rate) / (number + added) for events, number in ((real, of_real), (simulated, of_simulated))
     )
-    difference = np.log(ours) - np.log1p(-ours) - np.log(theirs) + np.log1p(-theirs)
-    limited: Floats = np.clip(difference, -LARGEST, LARGEST)
-    return limited
+    difference: Floats = np.log(ours) - np.log1p(-ours) - np.log(theirs) + np.log1p(-theirs)
+    return difference
 
 
 def discrepancy(real: Margins, simulated: Margins) -> float:

@@ -19,12 +19,13 @@ import polars as pl
 
 from ehrsim import likelihood, models, rates, runs
 from ehrsim.errors import InputError, RunError, UsageError
+from ehrsim.margins import count
 from ehrsim.models.shift import no_shift
 from ehrsim.optimisation import Score, TrainingConfig, optimise
 from ehrsim.preparation import Data, prepare
 from ehrsim.progress import Progress, silent
 from ehrsim.prospects import prospects
-from ehrsim.raking import rake
+from ehrsim.raking import of_statics, rake
 from ehrsim.runs import Run, RunConfig
 from ehrsim.sampling import sample
 from ehrsim.transfer import inherited, transferred
@@ -128,7 +129,10 @@ def fit(
     provenance = data.provenance | ({"init": source.identity} if source else {})
     _pin(work, run_config, provenance)
     fresh = models.create(model, data.sizes, of_model, config.seed)
-    fresh = fresh.shifted(no_shift(data.sizes)._replace(wanted=prospects(data.train, data.sizes)))
+    counted = no_shift(data.sizes)._replace(
+        wanted=prospects(data.train, data.sizes), first_by_static=of_statics(count(data.train, data.sizes))
+    )
+    fresh = fresh.shifted(counted)
     if source:
         fresh = transferred(source, fresh, data.vocabulary)
     trained = train(model, fresh, data, config, work, progress, begun=source is not None)

@@ -20,7 +20,7 @@ def counted(tiny_data):
 def test_margins_are_counted(counted, tiny_data):
     table, sizes = tiny_data.train, tiny_data.sizes
     expected = margins.Margins(*(np.zeros_like(part) for part in counted))
-    for first, last in zip(table.step_offsets[:-1], table.step_offsets[1:], strict=True):
+    for number, (first, last) in enumerate(zip(table.step_offsets[:-1], table.step_offsets[1:], strict=True)):
         seen, measured = set(), set()
         for before, step in enumerate(range(first, last)):
             age = int(age_bin(table.visit.age[step]))
@@ -37,8 +37,8 @@ def test_margins_are_counted(counted, tiny_data):
             codes = table.visit.codes[step]
             now = set(codes[codes > 0].tolist())
             groups = [next(g for g, (_, end) in enumerate(sizes.groups, 1) if code < end) for code in sorted(now)]
-            for number, group in enumerate([*groups, 0]):
-                expected.following[number, group] += 1
+            for place, group in enumerate([*groups, 0]):
+                expected.following[place, group] += 1
             leads = dict.fromkeys(range(sizes.vocabulary), False)
             for code, pairs, cells in margins.led_by(sizes):
                 known = seen | {other for other in now if other < code}
@@ -56,6 +56,9 @@ def test_margins_are_counted(counted, tiny_data):
                     expected.known[code] += 1
                     expected.again[code] += code in now
                     continue
+                for static in set(table.context_statics[number].tolist()) - {0}:
+                    expected.fresh_by_static[static, code] += 1
+                    expected.first_by_static[static, code] += code in now
                 expected.fresh_by_gap[gap, code] += 1
                 expected.first_by_gap[gap, code] += code in now
                 if not leads[code]:
@@ -108,12 +111,26 @@ def test_what_is_common_is_shifted_by_the_difference_of_log_odds(counted, tiny_d
             fresh=counted.fresh * 0 + 1e6,
             first_by_gap=counted.first_by_gap * 0 + 1e6 * rate,
             fresh_by_gap=counted.fresh_by_gap * 0 + 1e6,
+            first_by_static=counted.first_by_static * 0 + 1e6 * rate,
+            fresh_by_static=counted.fresh_by_static * 0 + 1e6,
         )
         for rate in (0.8, 0.7)
     )
     shift = raking.shift_towards(seldom, often, tiny_data.sizes)
     assert np.allclose(shift.first, np.log(0.7 / 0.3) - np.log(0.8 / 0.2), atol=1e-3)
     assert np.allclose(shift.first_by_gap, 0, atol=1e-3)
+    assert np.allclose(shift.first_by_static, 0, atol=1e-3)
+
+
+def test_what_one_sex_cannot_have_is_all_but_impossible_before_training(tiny_data):
+    counted = margins.count(tiny_data.train, tiny_data.sizes)
+    leaning = raking.of_statics(counted)
+    index = {entry.code: place for entry, place in tiny_data.vocabulary.index.items()}
+    statics = {entry.code: place for entry, place in tiny_data.vocabulary.static_index.items()}
+    female, male, prostate = statics["GENDER//female"], statics["GENDER//male"], index["ICD10CM//N40.0"]
+    assert counted.first_by_static[female, prostate] == 0 < counted.first_by_static[male, prostate]
+    assert leaning[female, prostate] < -0.5
+    assert leaning[male, prostate] > 0
 
 
 def test_precursors_that_go_together_are_told_apart(tiny_data):
@@ -183,7 +200,7 @@ def test_training_ends_with_raking(tiny_events, tiny_training, tmp_path):
     assert best(tmp_path / "run" / "metrics.jsonl")[1] == last["tuning"]
     one, other = runs.to_arrays(raked.model), runs.to_arrays(without.model)
     changed = {name for name in one if not np.array_equal(one[name], other[name])}
-    of_logits = ("copy", "first_by_age", "first_by_gap", "precursors.weight")
+    of_logits = ("copy", "first_by_age", "first_by_gap", "first_by_static", "precursors.weight")
     of_decoder = ("kind_by_steps", "kind_by_age", "gap_by_age", "length_of_kind", "value.of_rank")
     names = [*of_decoder, *(f"emission.logits.{name}" for name in of_logits)]
     assert changed == {f"decoder.{name}.value" for name in names}

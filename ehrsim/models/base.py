@@ -37,6 +37,8 @@ class Memory(NamedTuple):
     """(...) int32 clock of the step before, past the last one if there is none."""
     first_clock: Array
     """(...) int32 that of the first step."""
+    statics: Array
+    """(..., statics) float32, 1 for what is known of the patient once and for all."""
 
 
 At = tuple[Array, ...]

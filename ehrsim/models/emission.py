@@ -47,7 +47,7 @@ Body = Callable[[Visit], Array]
 
 
 class CodeLogits(nnx.Module):
-    """Logits of codes: a query against their own vectors, biases by kind, age and gap, a copy term, and precursors."""
+    """Logits of codes: a query against their own vectors, biases by kind, age, gap and statics, copies, precursors."""
 
     def __init__(self, sizes: Sizes, width: int, bias: float, rng: np.random.Generator) -> None:
         without = np.zeros(sizes.vocabulary, np.float32)
@@ -59,6 +59,7 @@ class CodeLogits(nnx.Module):
         self.of_kind = constant(0.0, sizes.kinds, sizes.vocabulary)
         self.first_by_age = constant(0.0, AGE_BINS, sizes.vocabulary)
         self.first_by_gap = constant(0.0, GAP_CLASSES, sizes.vocabulary)
+        self.first_by_static = constant(0.0, sizes.statics, sizes.vocabulary)
         self.copy = Constant(jnp.asarray(np.stack([0 * without, without])))
         self.wanted = constant(0.0, PROSPECT_FEATURES, sizes.vocabulary)
 
@@ -67,6 +68,7 @@ class CodeLogits(nnx.Module):
         logits: CodeLogits = jax.tree.map(lambda part: part, self)
         logits.first_by_age = added(self.first_by_age, shift.first)
         logits.first_by_gap = added(self.first_by_gap, shift.first_by_gap)
+        logits.first_by_static = added(self.first_by_static, shift.first_by_static)
         logits.copy = added(self.copy, np.stack([0 * shift.again, shift.again]))
         logits.wanted = added(self.wanted, shift.wanted / QUICK)
         logits.precursors = self.precursors.shifted(shift.led)
@@ -84,7 +86,8 @@ class CodeLogits(nnx.Module):
             self.first_by_age[...][age_bin(moment.age), part],
             self.first_by_gap[...][gap_class(moment), part],
         )
-        logits = self.of_kind[...][kind, part] + (of_age + of_gap) * (1 - memory.seen[..., part])
+        of_static = jnp.dot(memory.statics, self.first_by_static[...][:, part], preferred_element_type=jnp.float32)
+        logits = self.of_kind[...][kind, part] + (of_age + of_gap + of_static) * (1 - memory.seen[..., part])
         logits = logits + along(self.bias[...][part], logits)
         logits = logits + self._sooner(moment, memory)[..., part]
         for index, remembered in enumerate((memory.previous, memory.seen, memory.wanted)):

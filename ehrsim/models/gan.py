@@ -145,7 +145,9 @@ class Autoencoder(VAE):
     def shifted(self, shift: Shift) -> Self:
         """With the decoder's logits shifted; of the soft one only what is counted before training."""
         model = super().shifted(shift)
-        model.soft = self.soft.shifted(no_shift(self.sizes)._replace(wanted=shift.wanted))
+        model.soft = self.soft.shifted(
+            no_shift(self.sizes)._replace(wanted=shift.wanted, first_by_static=shift.first_by_static)
+        )
         return model
 
     def loss(self, batch: Batch, key: Array, progress: Array) -> tuple[Array, dict[str, Array]]:
@@ -281,6 +283,7 @@ class GAN(nnx.Module):
             begun.patient[batch.patient],
             begun.h[batch.patient],
             packed.to_have(batch.context, size)[batch.patient],
+            base.multi_hot(batch.context.statics, size.statics)[batch.patient],
             packed.step_noise(visit_key, batch, self.config.autoencoder.visit_latent),
             batch.visit._replace(codes=jnp.zeros((*shape, 0), jnp.int32)),
             packed.moment_before(batch),
@@ -290,12 +293,12 @@ class GAN(nnx.Module):
 
         def body(carry: tuple[Array, Array, Array, Array], column: Any) -> tuple[Any, tuple[Array, ...]]:
             h, x, previous, seen = carry
-            start, patient, initial, wanted, noise, visit, before, for_kind, for_codes = column
+            start, patient, initial, wanted, statics, noise, visit, before, for_kind, for_codes = column
             h = jnp.where(start[:, None], initial, decoder.recurrence.step(h, decoder.recurrence.inner(x)))
             previous, seen = (jnp.where(start[:, None], 0.0, part) for part in (previous, seen))
             # No clock is drawn: one tells that there was a step before, and neither kinds nor codes go by which.
             clock = jnp.where(start, size.clocks, 0)
-            memory = Memory(previous, seen, wanted * (1 - seen), clock, clock)
+            memory = Memory(previous, seen, wanted * (1 - seen), clock, clock, statics)
             added = self.of_visit(noise, h, patient)
             u = decoder.visit_prior(h, patient).draw(noise) + added
             logits = decoder.decode(h, patient, u, before, memory).kind()

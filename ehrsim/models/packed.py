@@ -28,6 +28,7 @@ def recall(batch: Batch, sizes: Sizes) -> Memory:
         wanted=(1 - seen) * to_have(batch.context, sizes)[batch.patient],
         clock=jnp.where(batch.start, sizes.clocks, _before(batch.visit.clock)),
         first_clock=jnp.where(batch.start, sizes.clocks, _at_first(batch, batch.visit.clock)[batch.patient]),
+        statics=multi_hot(batch.context.statics, sizes.statics)[batch.patient],
     )
 
 

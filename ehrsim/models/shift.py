@@ -40,6 +40,8 @@ class Shift(NamedTuple):
     """(AGE_BINS, V) of codes that the patient never had, by age"""
     first_by_gap: Array
     """(GAP_CLASSES, V) the same by the time since the step before"""
+    first_by_static: Array
+    """(statics, V) the same by what is known of the patient once and for all"""
     led: Array
     """(precursors,) of their codes where one of these is known, beyond `first`"""
     again: Array
@@ -65,6 +67,7 @@ def no_shift(sizes: Sizes) -> Shift:
         length=np.zeros((sizes.kinds, sizes.lengths)),
         first=np.zeros((AGE_BINS, codes)),
         first_by_gap=np.zeros((GAP_CLASSES, codes)),
+        first_by_static=np.zeros((sizes.statics, codes)),
         led=np.zeros(len(sizes.precursors)),
         again=np.zeros(codes),
         wanted=np.zeros((PROSPECT_FEATURES, codes)),

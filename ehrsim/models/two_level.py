@@ -16,7 +16,8 @@ every parameter goes by codes, and a model for another vocabulary, with other bl
 
 In the block of the last code the mass is that of the codes that can still come. In the others it is found from sums
 over remembered codes, which are the same for all codes of a visit. They are exact but for two things, which the query
-can make up for: precursors do not count, and how much of a block is new goes by the mean over all ages and gaps.
+can make up for: precursors and statics do not count, and how much of a block is new goes by the mean over all ages and
+gaps.
 """
 
 from __future__ import annotations
@@ -181,6 +182,7 @@ class _Levels:
     def __init__(self, emission: TwoLevelEmission, memory: Memory) -> None:
         self.emission, self.blocks = emission, code_blocks(emission.sizes)
         size = emission.sizes.vocabulary
+        self.statics = memory.statics.reshape(-1, emission.sizes.statics)
         self.remembered = [part.reshape(-1, size) for part in (memory.previous, memory.seen, memory.wanted)]
         weight = self.blocks.masked() / (self.blocks.last - self.blocks.first)[:, None].astype(np.float32)
         self.vectors = jnp.einsum("dbw,bw->db", self.blocks.windows(emission.of_block[...]), weight)
@@ -279,6 +281,8 @@ class _Levels:
             return jnp.einsum("tnk,ktw->tnw", chosen, of[:, codes], precision=EXACT)
 
         first = rows(logits.first_by_age[...], prefix.age) + rows(logits.first_by_gap[...], prefix.gap)
+        statics = self.statics[prefix.row]
+        first = first + jnp.einsum("tns,stw->tnw", statics, logits.first_by_static[...][:, codes], precision=EXACT)
         total = rows(logits.of_kind[...], prefix.kind) + first * (1 - seen) + logits.bias[...][codes][:, None]
         coming = jnp.einsum("tnf,ftw->tnw", prefix.prospects, QUICK * logits.wanted[...][:, codes], precision=EXACT)
         weights = (*(weight[codes][:, None] for weight in logits.copy[...]), softplus(-coming))

@@ -95,7 +95,8 @@ def advance(
     clock, first_clock = (jnp.where(first, sizes.clocks, bins) for bins in (slots.visit.clock, slots.first_clock))
     seen = slots.remembered.seen
     wanted = (1 - seen) * to_have(slots.context, sizes)
-    memory = Memory(previous=previous, seen=seen, wanted=wanted, clock=clock, first_clock=first_clock)
+    statics = multi_hot(slots.context.statics, sizes.statics)
+    memory = Memory(previous, seen, wanted, clock, first_clock, statics)
     noise = draws.normal(Purpose.STEP, model.noise.step)
     state, heads = model.step(noise, slots.state, slots.visit, first, memory)
     when = _when(heads, tables, sizes, slots, first, span, longest, once)

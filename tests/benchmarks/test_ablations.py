@@ -43,7 +43,8 @@ def test_without_last_values_no_event_is_told_any(script: ModuleType, tiny_data,
     inputs = jnp.ones((*batch.start.shape, fresh.decoder.feature.weight.shape[0]))
     seen = jnp.zeros((*batch.start.shape, tiny_data.sizes.vocabulary))
     clock = jnp.zeros(batch.start.shape, jnp.int32)
-    memory = Memory(previous=seen, seen=seen, wanted=seen, clock=clock, first_clock=clock)
+    statics = jnp.zeros((*batch.start.shape, tiny_data.sizes.statics))
+    memory = Memory(previous=seen, seen=seen, wanted=seen, clock=clock, first_clock=clock, statics=statics)
 
     def logits(decoder, rank: float):
         heads = decoder(inputs, batch.visit.moment, memory).events(batch.visit)
@@ -73,7 +74,14 @@ def test_without_copies_it_does_not_matter_what_the_patient_had(script: ModuleTy
     def recalled(model, had: float):
         logits = jax.tree.map(lambda part: part + 0.3, model.decoder.emission.logits)
         seen, kind = jnp.full((2, size), had), jnp.zeros(2, jnp.int32)
-        memory = Memory(previous=seen, seen=seen, wanted=jnp.zeros((2, size)), clock=kind, first_clock=kind)
+        memory = Memory(
+            previous=seen,
+            seen=seen,
+            wanted=jnp.zeros((2, size)),
+            clock=kind,
+            first_clock=kind,
+            statics=jnp.zeros((2, tiny_data.sizes.statics)),
+        )
         moment = Moment(*(jnp.full(2, number) for number in (40.0, -2.0, 3.0, 5.0, 0.5)))
         return logits.recalled(jnp.ones((2, 3)), kind, moment, memory, slice(None))
 

@@ -58,6 +58,7 @@ def head_for(emission, rows):
         wanted=jnp.zeros_like(previous).at[:, 5].set(1.0),
         clock=jnp.zeros(rows, jnp.int32),
         first_clock=jnp.zeros(rows, jnp.int32),
+        statics=jnp.ones((rows, SIZES.statics)),
     )
     return emission(lambda visit: body, memory)
 
@@ -143,7 +144,14 @@ def test_what_leads_to_a_code_that_is_to_come_comes_sooner(kind):
     zero = jnp.zeros(1, jnp.int32)
 
     def recalled(wanted: int, seen: int = 0):
-        memory = Memory(nothing, nothing.at[:, seen].set(1.0), nothing.at[:, wanted].set(1.0), zero, zero)
+        memory = Memory(
+            nothing,
+            nothing.at[:, seen].set(1.0),
+            nothing.at[:, wanted].set(1.0),
+            zero,
+            zero,
+            jnp.zeros((1, SIZES.statics)),
+        )
         return np.asarray(logits.recalled(jnp.zeros((1, 3)), zero, moment, memory, slice(None)))[0]
 
     before, after = np.log1p(np.exp([1.5, 1.5 - 2.0]))

@@ -85,7 +85,11 @@ def test_a_step_offers_heads_of_the_sizes(name, tiny_run, tiny_data):
     noise = model.noise
     zeros = np.zeros((3, 2), np.int32)
     context = Context(zeros, zeros[:, 0], zeros, np.full((3, 2), np.nan, np.float32))
-    memory = Memory(*(np.zeros((3, sizes.vocabulary), np.float32) for _ in range(3)), *[np.zeros(3, np.int32)] * 2)
+    memory = Memory(
+        *(np.zeros((3, sizes.vocabulary), np.float32) for _ in range(3)),
+        *[np.zeros(3, np.int32)] * 2,
+        np.zeros((3, sizes.statics), np.float32),
+    )
     visit = blank_visit(3, sizes.places)
     real = np.zeros(3, np.float32)
 

@@ -50,7 +50,7 @@ def head_for(emission, seen=(2, 4), previous=(2,), wanted=(5,)):
     marked = [nothing.at[:, list(codes)].set(1.0) if codes else nothing for codes in (previous, seen, wanted)]
     zero = jnp.zeros(rows, jnp.int32)
     body = jnp.tile(jax.random.normal(jax.random.key(5), (1, WIDTH)), (rows, 1))
-    return emission(lambda visit: body, Memory(*marked, zero, zero))
+    return emission(lambda visit: body, Memory(*marked, zero, zero, jnp.zeros((rows, SIZES.statics))))
 
 
 def visits():
