@@ -224,13 +224,25 @@ class _Upload:
     def __init__(self, connection: _Connection, journal: _Journal, progress: Progress, total: int) -> None:
         self._connection, self._journal = connection, journal
         self._progress, self._total = progress, total
-        self._lock = threading.Lock()
+        self._lock, self._over = threading.Lock(), threading.Event()
         self._done = 0
         self.report = UploadReport()
 
     def send(self, chain: list[Unit]) -> None:
-        """Send the units of a chain; where one is refused, those after it would refer to what is not there."""
+        """Send the units of a chain; where one is refused, those after it would refer to what is not there.
+
+        Where the server cannot be reached, no other chain is begun or gone on with.
+        """
+        try:
+            self._send(chain)
+        except BaseException:
+            self._over.set()
+            raise
+
+    def _send(self, chain: list[Unit]) -> None:
         for position, unit in enumerate(chain):
+            if self._over.is_set():
+                return
             body = unit.read()
             digest = hashlib.blake2b(body, digest_size=16).hexdigest()
             if (unit.name, digest) in self._journal:
