@@ -7,7 +7,7 @@ from ehrsim.fhir import people
 from ehrsim.fhir.fragments import Labels, encoded
 from ehrsim.fhir.places import ORGANIZATIONS, place_resources, places
 from ehrsim.fhir.validation import validate
-from ehrsim.fhir.writers import prefixes
+from ehrsim.fhir.writers import Layout
 
 
 def _luhn(digits: str) -> bool:
@@ -44,7 +44,9 @@ def test_people_are_plain_to_see_as_invented(seed):
 
 def test_places_are_valid_and_distinct():
     labels = Labels("urn:test")
-    made = [one for number in range(ORGANIZATIONS) for one in place_resources(number, labels, prefixes("ndjson"))]
+    made = [
+        one for number in range(ORGANIZATIONS) for one in place_resources(number, labels, Layout("ndjson").prefixes())
+    ]
     for resource in made:
         validate(orjson.loads(encoded(resource)))
     assert len({resource["id"] for resource in made}) == len(made) == ORGANIZATIONS * 6
