@@ -128,11 +128,7 @@ def fit(
     )
     provenance = data.provenance | ({"init": source.identity} if source else {})
     _pin(work, run_config, provenance)
-    fresh = models.create(model, data.sizes, of_model, config.seed)
-    counted = no_shift(data.sizes)._replace(
-        wanted=prospects(data.train, data.sizes), first_by_static=of_statics(count(data.train, data.sizes))
-    )
-    fresh = fresh.shifted(counted)
+    fresh = _fresh(model, of_model, data, config.seed)
     if source:
         fresh = transferred(source, fresh, data.vocabulary)
     trained = train(model, fresh, data, config, work, progress, begun=source is not None)
@@ -140,6 +136,15 @@ def fit(
     runs.save(run, work / "metrics.jsonl", out, overwrite=overwrite)
     shutil.rmtree(work)
     return runs.load(out)
+
+
+def _fresh(model: str, of_model: msgspec.Struct, data: Data, seed: int) -> Any:
+    """A model to train, told what is counted beforehand."""
+    counted = no_shift(data.sizes)._replace(
+        wanted=prospects(data.train, data.sizes), first_by_static=of_statics(count(data.train, data.sizes))
+    )
+    fresh: Any = models.create(model, data.sizes, of_model, seed)
+    return fresh.shifted(counted)
 
 
 def _model_and_config(

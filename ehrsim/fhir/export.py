@@ -20,7 +20,7 @@ from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.shapes import Shapes
 from ehrsim.fhir.table import table_of
 from ehrsim.fhir.validation import Validate, Validator
-from ehrsim.fhir.writers import BundleWriter, Format, Layout, NdjsonWriter
+from ehrsim.fhir.writers import ENTRIES, BundleWriter, Format, Layout, NdjsonWriter
 from ehrsim.outputs import atomic_directory
 from ehrsim.progress import Progress, silent
 
@@ -33,7 +33,7 @@ def export_fhir(
     out: str | Path,
     *,
     format: Format = "ndjson",
-    entries: int = 150,
+    entries: int = ENTRIES,
     shard: int | None = None,
     compressed: bool = False,
     validate: Validate = "fast",

@@ -23,13 +23,11 @@ import orjson
 
 from ehrsim.errors import FormatError, InputError, MissingExtraError, ServerError, UsageError
 from ehrsim.fhir.inspection import fhir_files, open_lines
-from ehrsim.fhir.writers import SHARED_FILE, SHARED_TYPES, TYPES
+from ehrsim.fhir.writers import ENTRIES, SHARED_FILE, SHARED_TYPES, TYPES
 from ehrsim.progress import Progress, silent
 
 TOKEN = "EHRSIM_TOKEN"
 """Environment variable with a bearer token for the server."""
-ENTRIES = 150
-"""Resources of NDJSON files that are sent together."""
 TRANSIENT = frozenset((408, 425, 429, 500, 502, 503, 504))
 """HTTP statuses after which the same request may succeed."""
 FORBIDDEN = frozenset((401, 403))
@@ -114,6 +112,8 @@ def upload_fhir(
             work = _Upload(connection, journal, progress, sum(stage.units for stage in stages))
             for stage in stages:
                 _side_by_side(stage.chains, work.send, workers)
+                if work.report.refused:
+                    break  # What comes later rests on it.
     report = work.report
     report.repeated = connection.repeated
     if report.refused:
@@ -167,7 +167,7 @@ def _bundles(files: list[Path]) -> list[Stage]:
 
 
 def _groups(files: list[Path]) -> Iterator[list[Unit]]:
-    """The lines of NDJSON files in groups, each a transaction."""
+    """The lines of NDJSON files in groups of ENTRIES, each a transaction."""
     for path in files:
         with open_lines(path) as lines:
             number = 0
@@ -283,11 +283,11 @@ class _Journal:
         if path.is_file():
             whole = path.read_bytes()
             whole = whole[: whole.rfind(b"\n") + 1]
-            path.write_bytes(whole)
             try:
                 self._accepted = {(name, digest) for name, digest in map(orjson.loads, whole.splitlines())}
             except (orjson.JSONDecodeError, ValueError, TypeError) as error:
                 raise InputError(f"{path} is no journal of an upload", hint="--again begins anew") from error
+            path.write_bytes(whole)
 
     def __enter__(self) -> _Journal:
         try:

@@ -170,6 +170,16 @@ def test_a_bundle_that_is_refused_is_named_and_what_rests_on_it_not_sent(server,
     assert by_type(server)["Patient"] == 2
 
 
+def test_nothing_is_sent_that_rests_on_what_was_refused(server, bundles, every_row, tmp_path):
+    server.refuse = b'"resourceType":"Location"'
+    for folder in (bundles, tmp_path / "lines"):
+        if folder != bundles:
+            export_fhir(every_row, folder)
+        with pytest.raises(ServerError, match="refused 1 of"):
+            upload_fhir(folder, server.url)
+        assert {name.partition("/")[0] for name in server.store} <= {"Organization"}
+
+
 def test_a_journal_cut_off_in_the_middle_of_a_line_is_read(server, bundles):
     upload_fhir(bundles, server.url)
     journal = next(bundles.parent.glob("out.*.upload.jsonl"))
