@@ -26,6 +26,8 @@ class Precursor(NamedTuple):
     """A code, or from the size of the vocabulary on one of `Sizes.classes`."""
     weight: float
     """Log odds ratio of `code` with `before` in the record, to begin with."""
+    at_once: float = 0.0
+    """What is added to it, to begin with, in the very step in which `before` comes."""
 
 
 class Sizes(NamedTuple):

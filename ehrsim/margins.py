@@ -42,8 +42,12 @@ class Margins(NamedTuple):
     """(statics, V) the same by what is known of the patient once and for all, out of `fresh_by_static` (statics, V)"""
     fresh_by_static: Floats
     led: Floats
-    """(cells,) the same of codes with precursors, by which are known, out of `exposed` (cells,): see `led_by`"""
+    """(cells,) the same of codes with precursors, by which were known before the step, out of `exposed` (cells,): see
+    `led_by`; without steps in which one of them comes"""
     exposed: Floats
+    led_at_once: Floats
+    """(precursors,) the same in the step in which one comes, out of `exposed_at_once` (precursors,)"""
+    exposed_at_once: Floats
     again: Floats
     """(V,) steps with a code that the patient had had, out of `known` (V,) steps of those who had"""
     known: Floats
@@ -94,7 +98,7 @@ def count(steps: Table, sizes: Sizes) -> Margins:
     first, known = _firsts_by(age, passed, firsts, last, sizes)
     first_by_gap, known_by_gap = _firsts_by(gap, passed_gap, firsts, last, sizes)
     first_by_static, fresh_by_static = _by_static(firsts, steps, sizes)
-    led, exposed, first_led, fresh_led = _led(firsts, steps, sizes, age, passed)
+    led = _led(firsts, steps, sizes, age, passed)
     visits = (visit.kind > 0) & (visit.kind < sizes.continues)
     measured = visit.value > 0
     earliest = measured & distinct & (visit.last_rank < 0)
@@ -103,14 +107,16 @@ def count(steps: Table, sizes: Sizes) -> Margins:
         kind_by_age=_by(age_before, visit.kind, AGE_BINS, sizes.kinds),
         gap=_by(age_before[steps.timed], visit.gap[steps.timed], AGE_BINS, sizes.gaps),
         length=_by(visit.kind[visits], visit.length[visits], sizes.kinds, sizes.lengths),
-        first=first - first_led,
-        fresh=passed[-1][:, None] - known - fresh_led,
+        first=first - led.first,
+        fresh=passed[-1][:, None] - known - led.fresh,
         first_by_gap=first_by_gap,
         fresh_by_gap=passed_gap[-1][:, None] - known_by_gap,
         first_by_static=first_by_static,
         fresh_by_static=fresh_by_static,
-        led=led,
-        exposed=exposed,
+        led=led.led,
+        exposed=led.exposed,
+        led_at_once=led.at_once,
+        exposed_at_once=led.exposed_at_once,
         again=tally(codes[distinct], sizes.vocabulary) - first.sum(0),
         known=known.sum(0),
         following=_following(codes[inner], distinct[inner], sizes),
@@ -150,18 +156,28 @@ def _by_static(firsts: Firsts, steps: Table, sizes: Sizes) -> tuple[Floats, Floa
     return first.toarray(), all_steps[:, None] - known.toarray()
 
 
-def _led(
-    firsts: Firsts, steps: Table, sizes: Sizes, age: Int64, passed: Floats
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """`led` and `exposed` of margins, and (AGE_BINS, V) each the same where any precursor of a code is known.
+class _Led(NamedTuple):
+    """`led` and `exposed` of margins and those at once."""
+
+    led: Floats
+    exposed: Floats
+    at_once: Floats
+    exposed_at_once: Floats
+    first: Floats
+    """(AGE_BINS, V) the same where any precursor of a code is known, out of `fresh` (AGE_BINS, V)"""
+    fresh: Floats
+
+
+def _led(firsts: Firsts, steps: Table, sizes: Sizes, age: Int64, passed: Floats) -> _Led:
+    """What goes by precursors.
 
     `age` (rows,) is the bin of each row, and `passed` (rows + 1, AGE_BINS) how many steps of each bin come before it.
     """
     of_codes = led_by(sizes)
-    led, exposed = np.zeros((2, of_codes[-1].cells.stop if of_codes else 0))
-    first_led, fresh_led = np.zeros((2, AGE_BINS, sizes.vocabulary))
+    cells, of_age = of_codes[-1].cells.stop if of_codes else 0, np.zeros((2, AGE_BINS, sizes.vocabulary))
+    counted = _Led(*np.zeros((2, cells)), *np.zeros((2, len(sizes.precursors))), *of_age)
     if not sizes.precursors:
-        return led, exposed, first_led, fresh_led
+        return counted
     code = np.array([pair.code for pair in sizes.precursors])
     codes, begins = np.unique(code, return_index=True)
     for begin in range(0, steps.patients, AT_ONCE):
@@ -172,38 +188,52 @@ def _led(
         patient = np.repeat(np.arange(end - begin), np.diff(firsts.offsets[begin : end + 1]))
         part = slice(firsts.offsets[begin], firsts.offsets[end])
         first[patient, firsts.code[part]] = firsts.step[part]
-        since = np.stack([_since(first, pair, sizes) for pair in sizes.precursors], axis=1)
+        of_pairs = [_came(first, pair, sizes) for pair in sizes.precursors]
+        came, since = (np.stack(steps_of, axis=1) for steps_of in zip(*of_pairs, strict=True))
         start = steps.step_offsets[begin:end]
         for of_code in of_codes:
-            counted = _by_known(since[:, of_code.pairs], first[:, of_code.code], start, last[:, 0])
-            led[of_code.cells] += counted[0]
-            exposed[of_code.cells] += counted[1]
+            pairs, cells, of = of_code.pairs, of_code.cells, first[:, of_code.code]
+            found = _by_known(came[:, pairs], since[:, pairs], of, start, last[:, 0])
+            for total, number, where in zip(counted[:4], found, (cells, cells, pairs, pairs), strict=True):
+                total[where] += number
         of, since = first[:, codes], np.minimum.reduceat(since, begins, axis=1)
         stop = np.maximum(np.minimum(of + 1, last), since)
         who, which = np.nonzero((since <= of) & (of < last))
-        first_led += _by(age[of[who, which]], codes[which], AGE_BINS, sizes.vocabulary)
-        for number in range(AGE_BINS):
-            fresh_led[number, codes] += (passed[stop, number] - passed[np.minimum(since, stop), number]).sum(0)
-    return led, exposed, first_led, fresh_led
+        counted.first[:] += _by(age[of[who, which]], codes[which], AGE_BINS, sizes.vocabulary)
+        for bin_ in range(AGE_BINS):
+            counted.fresh[bin_, codes] += (passed[stop, bin_] - passed[np.minimum(since, stop), bin_]).sum(0)
+    return counted
 
 
-def _by_known(since: Int64, first: Int64, start: Int64, last: Int64) -> tuple[Floats, Floats]:
-    """(cells,) patients' first steps with a code, and their steps up to those, by which precursors are known then.
+def _by_known(
+    came: Int64, since: Int64, first: Int64, start: Int64, last: Int64
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Patients' first steps with a code and their steps up to those, (cells,) each, by which precursors were known
+    before; and (precursors,) each, in the steps in which one comes, which are not among the former.
 
-    `since` (N, precursors) are the steps from which each is known, `first` (N,) the steps with the code; records go
-    from `start` up to but excluding `last`.
+    Precursors come in the steps `came` (N, precursors), and may lead to the code from the steps `since` (N, precursors)
+    on; `first` (N,) are the steps with the code, and records go from `start` up to but excluding `last`.
     """
     number = since.shape[1]
     bits = 1 << np.arange(number)
-    happened = first < last
-    known = ((since <= first[:, None]) * bits).sum(1)
+    stop, happened = np.minimum(first + 1, last), first < last
+    known = ((came < first[:, None]) * bits).sum(1)
     events = np.bincount(known[happened], minlength=1 << number).astype(np.float64)
-    order = np.argsort(since, axis=1)
-    stop = np.minimum(first + 1, last)[:, None]
-    times = np.minimum(np.maximum(np.take_along_axis(since, order, 1), start[:, None]), stop)
-    lengths = np.diff(times, axis=1, prepend=start[:, None], append=stop)
+    # A precursor is known before the step after that in which it comes.
+    order = np.argsort(came, axis=1)
+    times = np.clip(np.take_along_axis(came, order, 1) + 1, start[:, None], stop[:, None])
+    lengths = np.diff(times, axis=1, prepend=start[:, None], append=stop[:, None])
     cells = np.concatenate([np.zeros((len(first), 1), np.int64), bits[order].cumsum(1)], axis=1)
-    return events, np.bincount(cells.ravel(), lengths.ravel(), 1 << number).astype(np.float64)
+    steps = np.bincount(cells.ravel(), lengths.ravel(), 1 << number).astype(np.float64)
+    at_once = (since == came) & (came < stop[:, None])
+    of_first = at_once & (came == first[:, None])
+    for pair in range(number):
+        # Steps in which several come are taken out once.
+        step, there = came[:, pair], at_once[:, pair] & ~(at_once & (came == came[:, [pair]]))[:, :pair].any(1)
+        cell = ((came < step[:, None]) * bits).sum(1)
+        steps -= np.bincount(cell[there], minlength=1 << number)
+        events -= np.bincount(cell[there & of_first[:, pair]], minlength=1 << number)
+    return events, steps, of_first.sum(0).astype(np.float64), at_once.sum(0).astype(np.float64)
 
 
 def _following(codes: NDArray[np.int32], distinct: NDArray[np.bool_], sizes: Sizes) -> Floats:
@@ -215,13 +245,16 @@ def _following(codes: NDArray[np.int32], distinct: NDArray[np.bool_], sizes: Siz
     return _by(before, groups, *shape) + _by(number, 0 * number, *shape)
 
 
-def _since(first: Int64, pair: Precursor, sizes: Sizes) -> Int64:
-    """(N,) the step from which on a precursor is known to those whose `first` (N, V) steps with each code are given."""
+def _came(first: Int64, pair: Precursor, sizes: Sizes) -> tuple[Int64, Int64]:
+    """(N,) each the step in which a precursor comes, and that from which on it may lead to the code.
+
+    `first` (N, V) are the first steps with each code.
+    """
     alone = pair.before < sizes.vocabulary
     codes = np.array([pair.before] if alone else sizes.classes[pair.before - sizes.vocabulary])
+    codes = codes[codes != pair.code]
     # In one step, only what comes before a code leads to it.
-    since: Int64 = (first[:, codes] + (codes > pair.code)).min(axis=1)
-    return since
+    return first[:, codes].min(axis=1), (first[:, codes] + (codes > pair.code)).min(axis=1)
 
 
 def _by_rank(visit: Visit, which: NDArray[np.bool_], sizes: Sizes) -> Floats:

@@ -76,7 +76,7 @@ class _Before:
     def led(self, code: int, rows: Int64) -> Floats:
         """(rows,) what the precursors of a code that are known before steps add to its log odds."""
         total = np.zeros(len(rows))
-        for _, before, weight in self._pairs.get(code, []):
+        for _, before, weight, _ in self._pairs.get(code, []):
             of_class = before - self._sizes.vocabulary
             leading = (before,) if of_class < 0 else self._sizes.classes[of_class]
             total += weight * np.any([self._had(one, rows) for one in leading], axis=0)

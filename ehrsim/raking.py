@@ -61,6 +61,7 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         *(counts.sum(0) for of in (real, simulated) for counts in (of.first_by_gap, of.fresh_by_gap))
     )
     after_all_gaps = _moved(simulated.first_by_gap, simulated.fresh_by_gap, whatever_precedes)
+    led, led_at_once = _led(real, simulated, at_any_age, sizes)
     of_all_statics = _moved(simulated.first_by_static, simulated.fresh_by_static, whatever_precedes)
     return Shift(
         kind=HALF * _shares(real.kind, simulated.kind),
@@ -72,7 +73,8 @@ def shift_towards(real: Margins, simulated: Margins, sizes: Sizes) -> Shift:
         first_by_static=_difference(
             real.first_by_static, real.fresh_by_static, of_all_statics, simulated.fresh_by_static
         ),
-        led=_led(real, simulated, at_any_age, sizes),
+        led=led,
+        led_at_once=led_at_once,
         again=_difference(real.again, real.known, simulated.again, simulated.known),
         wanted=np.zeros((PROSPECT_FEATURES, sizes.vocabulary)),
         following=_shares(real.following, simulated.following),
@@ -92,8 +94,8 @@ def of_statics(real: Margins) -> Floats:
     return _apart(real.first_by_static, real.fresh_by_static, first, fresh)
 
 
-def _led(real: Margins, simulated: Margins, at_any_age: Floats, sizes: Sizes) -> Floats:
-    """(precursors,) by how much more each leads to its code in real records, given the others.
+def _led(real: Margins, simulated: Margins, at_any_age: Floats, sizes: Sizes) -> tuple[Floats, Floats]:
+    """(precursors,) by how much more each leads to its code in real records, given the others, and that at once.
 
     Precursors go together, so the margin of each by itself would come right but slowly. Of each code this is a logistic
     regression of real first occurrences on the precursors known, with the log odds of simulated ones as an offset,
@@ -110,7 +112,10 @@ def _led(real: Margins, simulated: Margins, at_any_age: Floats, sizes: Sizes) ->
         offset = _log_odds(ours + added * rate, out_of + added) + at_any_age[code]
         trust = (ours.sum() + 1) / (ours.sum() + happened.sum() + 1)
         shift[pairs] = _regressed(known, trust * (happened + added * rate), trust * (at_risk + added), offset)
-    return np.clip(shift, -LARGEST, LARGEST)
+    shift = np.clip(shift, -LARGEST, LARGEST)
+    whatever_else = at_any_age[[pair.code for pair in sizes.precursors]] + shift
+    expected = _moved(simulated.led_at_once, simulated.exposed_at_once, whatever_else)
+    return shift, _difference(real.led_at_once, real.exposed_at_once, expected, simulated.exposed_at_once)
 
 
 def _regressed(known: Floats, happened: Floats, at_risk: Floats, offset: Floats) -> Floats:

@@ -32,7 +32,7 @@ from ehrsim.visits import table
 from ehrsim.visits.scales import Histogram, QuantileScale, Scales
 from ehrsim.vocabulary import Vocabulary
 
-FORMAT_VERSION = 8
+FORMAT_VERSION = 9
 MANIFEST = "MANIFEST.sha256"
 FILES = (
     "config.json",

@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ehrsim import models
-from ehrsim.batch import Precursor, Sizes
+from ehrsim.batch import Sizes
 from ehrsim.runs import Run
 from ehrsim.visits.precursors import MOST
 from ehrsim.vocabulary import Vocabulary
 
 Int64 = NDArray[np.int64]
 
-PRECURSOR = "precursors.weight.value"
-"""End of the path of weights that go by pairs of codes."""
+PRECURSORS = ("precursors.weight.value", "precursors.at_once.value")
+"""Ends of the paths of weights that go by pairs of codes."""
 PLAIN, MIXED = "plain", "mixed"
 """Axes that go by nothing that is named, and by a product of what is: the weights of the latter are not taken over."""
 
@@ -56,7 +56,7 @@ def transferred(run: Run, fresh: Any, vocabulary: Vocabulary) -> Any:
         return jnp.asarray(filled)
 
     def transfer(path: tuple[Any, ...], new: jax.Array, old: jax.Array, names: tuple[str, ...]) -> jax.Array:
-        if jax.tree_util.keystr(path, simple=True, separator=".").endswith(PRECURSOR):
+        if jax.tree_util.keystr(path, simple=True, separator=".").endswith(PRECURSORS):
             return _weights_of_pairs(new, fresh.sizes, old, run.model.sizes, matches["vocabulary"])
         return fill(new, old, names)
 
@@ -87,7 +87,7 @@ def inherited(run: Run, vocabulary: Vocabulary, found: Sizes) -> Sizes:
     pairs = [p._replace(before=of_new_data(p.before)) for p in found.precursors if p.code not in known]
     for code, same in known.items():
         taken = [pair for pair in old.precursors if pair.code == same]
-        pairs += [Precursor(code, before, pair.weight) for pair in taken for before in of_run(pair.before)][:MOST]
+        pairs += [pair._replace(code=code, before=before) for pair in taken for before in of_run(pair.before)][:MOST]
     pairs = [pair for pair in pairs if pair.code != pair.before]
     return found._replace(
         precursors=tuple(sorted(pairs, key=lambda pair: pair.code)), classes=(*classes, *found.classes)
@@ -102,7 +102,7 @@ def _weights_of_pairs(new: jax.Array, sizes: Sizes, old: jax.Array, of_run: Size
     pairs = [(pair.code, pair.before) for pair in of_run.precursors]
     learned = dict(zip(pairs, np.asarray(old).tolist(), strict=True))
     filled = np.array(new)
-    for index, (code, before, _) in enumerate(sizes.precursors):
+    for index, (code, before, *_) in enumerate(sizes.precursors):
         filled[index] = learned.get((known.get(code, 0), known.get(before, 0)), filled[index])
     return jnp.asarray(filled)
 

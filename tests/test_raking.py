@@ -17,8 +17,12 @@ def counted(tiny_data):
     return margins.count(tiny_data.train, tiny_data.sizes)
 
 
-def test_margins_are_counted(counted, tiny_data):
-    table, sizes = tiny_data.train, tiny_data.sizes
+def test_margins_are_counted(tiny_data):
+    """With precursors of all sorts: alone or a class, one with the code itself in it, before it in a step or after."""
+    pairs = [Precursor(3, before, 1.0) for before in (1, 2, 5, tiny_data.sizes.vocabulary)]
+    pairs += [Precursor(7, tiny_data.sizes.vocabulary + 1, 1.0), Precursor(9, 10, 1.0)]
+    sizes = tiny_data.sizes._replace(precursors=tuple(pairs), classes=((2, 3, 8), (1, 9)))
+    table, counted = tiny_data.train, margins.count(tiny_data.train, sizes)
     expected = margins.Margins(*(np.zeros_like(part) for part in counted))
     for number, (first, last) in enumerate(zip(table.step_offsets[:-1], table.step_offsets[1:], strict=True)):
         seen, measured = set(), set()
@@ -42,13 +46,18 @@ def test_margins_are_counted(counted, tiny_data):
             leads = dict.fromkeys(range(sizes.vocabulary), False)
             for code, pairs, cells in margins.led_by(sizes):
                 known = seen | {other for other in now if other < code}
-                cell = 0
+                cell, coming = 0, []
                 for bit, pair in enumerate(sizes.precursors[pairs]):
                     of_class = pair.before - sizes.vocabulary
                     leading = {pair.before} if of_class < 0 else set(sizes.classes[of_class])
-                    cell |= bool(leading & known) << bit
-                leads[code] = cell > 0
+                    cell |= bool(leading & seen) << bit
+                    if leading & known and not leading & seen:
+                        coming.append(pairs.start + bit)
+                leads[code] = cell > 0 or bool(coming)
                 if code not in seen:
+                    expected.exposed_at_once[coming] += 1
+                    expected.led_at_once[coming] += code in now
+                if code not in seen and not coming:
                     expected.exposed[cells][cell] += 1
                     expected.led[cells][cell] += code in now
             for code in range(sizes.vocabulary):
@@ -73,6 +82,7 @@ def test_margins_are_counted(counted, tiny_data):
     for name, one, other in zip(counted._fields, counted, expected, strict=True):
         assert np.array_equal(one, other), name
     assert counted.led.sum() > 0
+    assert counted.led_at_once.sum() > 0
     assert counted.first_value.sum() > 0
     assert counted.later_value.sum() > counted.first_value.sum() / 2
 

@@ -71,7 +71,7 @@ class CodeLogits(nnx.Module):
         logits.first_by_static = added(self.first_by_static, shift.first_by_static)
         logits.copy = added(self.copy, np.stack([0 * shift.again, shift.again]))
         logits.wanted = added(self.wanted, shift.wanted / QUICK)
-        logits.precursors = self.precursors.shifted(shift.led)
+        logits.precursors = self.precursors.shifted(shift.led, shift.led_at_once)
         return logits
 
     def matched(self, query: Array, part: slice) -> Array:
@@ -89,7 +89,7 @@ class CodeLogits(nnx.Module):
         of_static = jnp.dot(memory.statics, self.first_by_static[...][:, part], preferred_element_type=jnp.float32)
         logits = self.of_kind[...][kind, part] + (of_age + of_gap + of_static) * (1 - memory.seen[..., part])
         logits = logits + along(self.bias[...][part], logits)
-        logits = logits + self._sooner(moment, memory)[..., part]
+        logits = logits + self._sooner(moment, memory)[..., part] + self.precursors.before(memory.seen, part)
         for index, remembered in enumerate((memory.previous, memory.seen, memory.wanted)):
             logits = logits + remembered[..., part] * gates[..., index : index + 1]
         for weight, remembered in zip(self.copy[...], (memory.previous, memory.seen), strict=True):
@@ -136,7 +136,7 @@ class SetEmission(nnx.Module):
         query = jax.nn.silu(self.queries[group](jax.nn.silu(known)))
         gates, part = self.copy_gates[group](query), slice(first, last)
         logits = self.logits.matched(query, part) + self.logits.recalled(gates, visit.kind, visit.moment, memory, part)
-        return logits + self.logits.precursors(memory.seen, so_far, part)
+        return logits + self.logits.precursors.within(memory.seen, so_far, part) if group else logits
 
 
 class _Prefix(NamedTuple):
@@ -181,7 +181,6 @@ class OrderedEmission(nnx.Module):
             state = body(visit)
             nothing = jnp.zeros_like(visit.kind)
             recalled = self._recalled(state, visit, memory)
-            recalled = recalled + self.logits.precursors(memory.seen, memory.seen, slice(None))
             classes = self.logits.precursors.classes(memory.seen)
             return _Prefix(state, nothing, nothing, recalled, memory.seen, classes)
 
@@ -232,7 +231,7 @@ class OrderedEmission(nnx.Module):
             seen, codes = memory.seen[tuple(step)], visit.codes[tuple(step)]
             earlier = jnp.where(along(jnp.arange(codes.shape[-1]), codes) < place[..., None], codes, 0)
             known = jnp.maximum(seen, base.multi_hot(earlier, self.sizes.vocabulary))
-            of_past = recalled[tuple(step)] + self.logits.precursors(seen, known, slice(None))
+            of_past = recalled[tuple(step)] + self.logits.precursors.within(seen, known, slice(None))
             classes = self.logits.precursors.classes(known)
             return self._logits(_Prefix(totals[(place, *step)], padded[at], number[at], of_past, seen, classes))
 

@@ -131,7 +131,7 @@ class SoftCodes(nnx.Module):
         query = jax.nn.silu(self.query(jax.nn.silu(feature)))
         every = slice(None)
         recalled = self.logits.recalled(self.copy_gates(query), kind, visit.moment, memory, every)
-        return self.logits.matched(query, every) + recalled + self.logits.precursors(memory.seen, memory.seen, every)
+        return self.logits.matched(query, every) + recalled
 
 
 class Autoencoder(VAE):

@@ -15,28 +15,35 @@ Array = jax.Array
 
 
 class PrecursorTerm(nnx.Module):
-    """A weight for each precursor of each code, added to the code's logit while the patient has never had it."""
+    """A weight for each precursor of each code, added to the code's logit while the patient has never had it.
+
+    A second one is added in the very visit in which the precursor comes: some drugs begin with their disease, and some
+    never before the next visit.
+    """
 
     def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes
         self.weight = Constant(jnp.asarray([pair.weight / QUICK for pair in sizes.precursors], jnp.float32))
+        self.at_once = Constant(jnp.asarray([pair.at_once / QUICK for pair in sizes.precursors], jnp.float32))
 
-    def shifted(self, change: Array) -> PrecursorTerm:
-        """The term with its weights (precursors,) changed."""
+    def shifted(self, change: Array, at_once: Array) -> PrecursorTerm:
+        """The term with both its weights (precursors,) changed."""
         term: PrecursorTerm = jax.tree.map(lambda part: part, self)
-        term.weight = added(self.weight, change / QUICK)
+        term.weight, term.at_once = added(self.weight, change / QUICK), added(self.at_once, at_once / QUICK)
         return term
 
-    def __call__(self, seen: Array, known: Array, part: slice) -> Array:
-        """(..., codes of `part`).
+    def before(self, seen: Array, part: slice) -> Array:
+        """(..., codes of `part`) what is added by codes `seen` (..., V) in visits before."""
+        return self.led_to(seen, part) * (1 - seen[..., part])
 
-        `seen` (..., V) are the codes of visits before, `known` (..., V) also those of this visit so far.
-        """
-        return self.led_to(known, part) * (1 - seen[..., part])
+    def within(self, seen: Array, known: Array, part: slice) -> Array:
+        """(..., codes of `part`) what is added by codes `known` (..., V) that were not yet `seen` before the visit."""
+        new, weights = self.known(known) - self.known(seen), self._weights_at_once()[:, part]
+        return jnp.dot(new, weights, preferred_element_type=jnp.float32) * (1 - seen[..., part])
 
-    def led_to(self, known: Array, part: slice) -> Array:
-        """(..., codes of `part`) what precursors add that are `known` (..., V), where a code has never been seen."""
-        return jnp.dot(self.known(known), self._weights()[:, part], preferred_element_type=jnp.float32)
+    def led_to(self, seen: Array, part: slice) -> Array:
+        """(..., codes of `part`) as `before`, of codes never seen."""
+        return jnp.dot(self.known(seen), self._weights(self.weight[...])[:, part], preferred_element_type=jnp.float32)
 
     def sooner(self, prospects: Array, wanted: Array, seen: Array) -> Array:
         """(..., V) how much sooner codes come that lead to those that are `wanted`, and have not been `seen`.
@@ -49,7 +56,7 @@ class PrecursorTerm(nnx.Module):
             return jnp.zeros_like(seen)
         code, before = (np.array([pair[at] for pair in pairs], np.int32) for at in (0, 1))
         leads = np.zeros((len(pairs), self.sizes.vocabulary), np.float32)
-        for row, (of, leading, _) in enumerate(pairs):
+        for row, (of, leading, *_) in enumerate(pairs):
             of_class = leading - self.sizes.vocabulary
             leads[row, list((leading,) if of_class < 0 else self.sizes.classes[of_class])] = 1
             leads[row, of] = 0
@@ -68,17 +75,20 @@ class PrecursorTerm(nnx.Module):
         of_code = along(jnp.asarray(self._leading()), code[..., None]) == code[..., None]
         return jnp.concatenate([of_code.astype(jnp.float32), _members(self.sizes)[code]], axis=-1)
 
-    def led(self, codes: Array, known: Array) -> Array:
+    def led(self, codes: Array, known: Array, before: Array) -> Array:
         """(tiles, n, width) what `codes` (tiles, width) get for `known` (tiles, n, leading codes + classes).
 
-        Each code's own precursors are looked up, since there are few of each.
+        `before` (tiles, n, leading codes + classes) are those known before the visit. Each code's own precursors are
+        looked up, since there are few of each.
         """
         pairs, rows = self._pairs()
         total = jnp.zeros((*known.shape[:-1], codes.shape[-1]))
-        weights = QUICK * jnp.concatenate([self.weight[...], jnp.zeros(1)])
+        weights = [(self.weight, known), (self.at_once, known - before)]
         for of_code, row in zip(pairs, rows, strict=True):
-            there = jax.vmap(lambda known, row: known[:, row])(known, jnp.asarray(row)[codes])
-            total = total + there * weights[jnp.asarray(of_code)[codes]][:, None]
+            for weight, of in weights:
+                there = jax.vmap(lambda of, row: of[:, row])(of, jnp.asarray(row)[codes])
+                each = QUICK * jnp.concatenate([weight[...], jnp.zeros(1)])
+                total = total + there * each[jnp.asarray(of_code)[codes]][:, None]
         return total
 
     def _pairs(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -101,13 +111,13 @@ class PrecursorTerm(nnx.Module):
         return jnp.minimum(jnp.dot(known, _members(self.sizes), preferred_element_type=jnp.float32), 1.0)
 
     def after(self, seen: Array, classes: Array, code: Array) -> tuple[Array, Array]:
-        """(..., V) what is added when `code` (...) is drawn, and the `classes` (..., classes) then known."""
+        """(..., V) what is added when `code` (...) is drawn in a visit, and the `classes` (..., classes) then known."""
         if not self.sizes.precursors:
             return jnp.zeros_like(seen), classes
         leading = self._leading()
         rows = np.full(self.sizes.vocabulary, len(leading), np.int32)
         rows[leading] = np.arange(len(leading))
-        weights = self._weights()
+        weights = self._weights_at_once()
         alone = jnp.concatenate([weights[: len(leading)], jnp.zeros_like(weights[:1])])
         new = 1 - jnp.take_along_axis(seen, code[..., None], axis=-1)
         total = alone[jnp.asarray(rows)[code]] * new
@@ -120,11 +130,15 @@ class PrecursorTerm(nnx.Module):
         codes = [pair.before for pair in self.sizes.precursors if pair.before < self.sizes.vocabulary]
         return np.unique(np.array(codes, np.int32))
 
-    def _weights(self) -> Array:
-        """(leading codes + classes, V)."""
+    def _weights_at_once(self) -> Array:
+        """(leading codes + classes, V) in the visit in which a precursor comes."""
+        return self._weights(self.weight[...] + self.at_once[...])
+
+    def _weights(self, each: Array) -> Array:
+        """(leading codes + classes, V) the weights of `each` (precursors,)."""
         code, before = (np.array([pair[at] for pair in self.sizes.precursors], np.int32) for at in (0, 1))
         nothing = jnp.zeros((len(self._leading()) + len(self.sizes.classes), self.sizes.vocabulary), jnp.float32)
-        return nothing.at[self._row(before), code].set(QUICK * self.weight[...])
+        return nothing.at[self._row(before), code].set(QUICK * each)
 
     def _row(self, before: NDArray[np.int32]) -> NDArray[np.int32]:
         """(pairs,) where the precursors `before` (pairs,) stand among leading codes and classes."""

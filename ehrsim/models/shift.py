@@ -44,6 +44,8 @@ class Shift(NamedTuple):
     """(statics, V) the same by what is known of the patient once and for all"""
     led: Array
     """(precursors,) of their codes where one of these is known, beyond `first`"""
+    led_at_once: Array
+    """(precursors,) the same in the step in which it comes, beyond `led`"""
     again: Array
     """(V,) of codes that the patient has had"""
     wanted: Array
@@ -69,6 +71,7 @@ def no_shift(sizes: Sizes) -> Shift:
         first_by_gap=np.zeros((GAP_CLASSES, codes)),
         first_by_static=np.zeros((sizes.statics, codes)),
         led=np.zeros(len(sizes.precursors)),
+        led_at_once=np.zeros(len(sizes.precursors)),
         again=np.zeros(codes),
         wanted=np.zeros((PROSPECT_FEATURES, codes)),
         following=np.zeros((sizes.places + 1, len(sizes.groups) + 1)),

@@ -98,7 +98,7 @@ class TwoLevelEmission(nnx.Module):
         precursors = self.logits.precursors
 
         def begin(visit: Visit) -> _Prefix:
-            return level.begin(visit, body(visit), precursors.known(memory.seen))
+            return level.begin(visit, body(visit))
 
         def blocks(prefix: _Prefix) -> Array:
             of_last = jnp.asarray(level.blocks.of_code)[prefix.last]
@@ -126,7 +126,7 @@ class TwoLevelEmission(nnx.Module):
         """Log-probabilities of codes at chosen places, given those at the places before."""
         once = jnp.where(base.is_distinct(visit.codes), visit.codes, 0)
         embeddings, precursors = self.of_code[...].at[0].set(0.0), self.logits.precursors
-        begun = level.begin(visit, body, precursors.known(memory.seen))
+        begun = level.begin(visit, body)
         # From how many codes of the visit on each precursor is known.
         since = jnp.where(begun.known > 0, 0, self.sizes.places + 1)
 
@@ -183,18 +183,20 @@ class _Levels:
         self.emission, self.blocks = emission, code_blocks(emission.sizes)
         size = emission.sizes.vocabulary
         self.statics = memory.statics.reshape(-1, emission.sizes.statics)
+        known = emission.logits.precursors.known(memory.seen)
+        self.known = known.reshape(-1, known.shape[-1])
         self.remembered = [part.reshape(-1, size) for part in (memory.previous, memory.seen, memory.wanted)]
         weight = self.blocks.masked() / (self.blocks.last - self.blocks.first)[:, None].astype(np.float32)
         self.vectors = jnp.einsum("dbw,bw->db", self.blocks.windows(emission.of_block[...]), weight)
 
-    def begin(self, visit: Visit, body: Array, known: Array) -> _Prefix:
+    def begin(self, visit: Visit, body: Array) -> _Prefix:
         """The prefixes of visits (...) with a state (..., width), before their first codes."""
         nothing = jnp.zeros_like(visit.kind)
         gates = self.emission.copy_gates(jax.nn.silu(body))
         row = jnp.arange(nothing.size, dtype=jnp.int32).reshape(nothing.shape)
         age, gap, prospects = age_bin(visit.age), gap_class(visit.moment), prospect_features(visit.moment)
         mass = self._mass(visit.kind, age, gap, prospects, gates)
-        return _Prefix(row, visit.kind, age, gap, prospects, gates, mass, body, nothing, nothing, known)
+        return _Prefix(row, visit.kind, age, gap, prospects, gates, mass, body, nothing, nothing, self.known[row])
 
     def _mass(self, kind: Array, age: Array, gap: Array, prospects: Array, gates: Array) -> Array:
         """(..., blocks) logarithms of the masses of visits."""
@@ -252,7 +254,7 @@ class _Levels:
         vectors = jnp.moveaxis(logits.head[...][:, codes], 0, 1)
         matched = jnp.einsum("tnd,tdw->tnw", query, vectors, preferred_element_type=jnp.float32)
         recalled, seen = self._recalled(prefix, block, codes)
-        led = logits.precursors.led(codes, prefix.known) * (1 - seen)
+        led = logits.precursors.led(codes, prefix.known, self.known[prefix.row]) * (1 - seen)
         return self._possible(matched + recalled + led, prefix, block, codes)
 
     def left(self, prefix: _Prefix, block: Array) -> Array:

@@ -168,7 +168,7 @@ def _led_to(indices: np.ndarray, scales: Scales, sizes: Sizes) -> np.ndarray:
     """For each code of a set, whether a commoner one of the set leads to it."""
     within, patients = set(indices.tolist()), scales.code_patients
     led = set()
-    for code, before, weight in sizes.precursors:
+    for code, before, weight, _ in sizes.precursors:
         of_class = before - sizes.vocabulary
         leading = (before,) if of_class < 0 else sizes.classes[of_class]
         if weight > 0 and any(other in within and patients[other] > patients[code] for other in leading):

@@ -8,7 +8,8 @@ For each code, steps with the first of it are set beside steps of the same kind 
 (risk-set sampling: Langholz & Goldstein 1996, "Risk set sampling in epidemiologic cohort studies"). Codes are taken in
 one by one, each the one with the largest score statistic given those before (Rao 1948), in a logistic regression that
 always has age, the number of steps, the years so far and since the step before: what just goes with age is no
-precursor. Odds ratios are the same among so chosen steps as among all.
+precursor. Odds ratios are the same among so chosen steps as among all. They are told apart for the very step in which a
+precursor comes: some drugs begin with their disease, and some never before the next visit.
 
 Codes of one group that share a precursor make a *class*: what is given for one disease. All are looked through once
 more with the classes beside the codes, since who has one drug of a class seldom begins another, and what follows any
@@ -146,10 +147,18 @@ class _Search:
         controls = self._not_yet(self.of_kind[drawn], code)
         rows = np.concatenate([cases, controls])
         happened = np.arange(len(rows)) < len(cases)
-        before = self._before(rows, code)
-        any_of = ((before @ of_classes) > 0).astype(np.float64)
-        chosen = _chosen(sparse.hstack([before, any_of], "csc"), self.always[rows], happened.astype(np.float64))
-        return [(Precursor(code, column, weight), score) for column, weight, score in chosen]
+        earlier, known = (
+            sparse.hstack([of, ((of @ of_classes) > 0).astype(np.float64)], "csc") for of in self._known(rows, code)
+        )
+        chosen = _chosen(known, self.always[rows], happened.astype(np.float64))
+        columns = [column for column, _ in chosen]
+        weights = _weights(
+            known[:, columns].toarray(), earlier[:, columns].toarray(), self.always[rows], happened.astype(np.float64)
+        )
+        return [
+            (Precursor(code, column, weight, at_once), score)
+            for (column, score), weight, at_once in zip(chosen, *weights, strict=True)
+        ]
 
     def _not_yet(self, rows: Int64, code: int) -> Int64:
         """Those steps whose patient has not had the code by then, nor in the step."""
@@ -159,28 +168,27 @@ class _Search:
         usable: Int64 = rows[~had]
         return usable
 
-    def _before(self, rows: Int64, code: int) -> sparse.csc_matrix:
-        """(rows, V) 1 for codes of steps before, and for those that come before `code` in the step."""
+    def _known(self, rows: Int64, code: int) -> tuple[sparse.csc_matrix, sparse.csc_matrix]:
+        """(rows, V) each 1 for codes of steps before, and for those as well that come before `code` in the step."""
         owner = self.owner[rows]
         begin, number = self.firsts.offsets[owner], np.diff(self.firsts.offsets)[owner]
         row = np.repeat(np.arange(len(rows)), number)
         entry = np.arange(len(row)) - np.repeat(number.cumsum() - number, number) + begin[row]
         step, other = self.firsts.step[entry], self.firsts.code[entry]
-        known = (step < rows[row]) | ((step == rows[row]) & (other < code))
-        ones = np.ones(int(known.sum()))
-        return sparse.csc_matrix((ones, (row[known], other[known])), (len(rows), self.size))
+        earlier = step < rows[row]
+        known = earlier | ((step == rows[row]) & (other < code))
+        each = [(np.ones(int(of.sum())), (row[of], other[of])) for of in (earlier, known)]
+        return sparse.csc_matrix(each[0], (len(rows), self.size)), sparse.csc_matrix(each[1], (len(rows), self.size))
 
 
-def _chosen(before: sparse.csc_matrix, always: Floats, happened: Floats) -> list[tuple[int, float, float]]:
-    """Columns of `before` taken in one by one, their coefficients, and their score statistics when they were."""
+def _chosen(before: sparse.csc_matrix, always: Floats, happened: Floats) -> list[tuple[int, float]]:
+    """Columns of `before` taken in one by one, and their score statistics when they were."""
     chosen: list[int] = []
     scores: list[float] = []
     design, weights = always, np.zeros(always.shape[1])
     transposed = before.T.tocsr()
-    for _ in range(MOST + 1):
+    for _ in range(MOST):
         weights, chance = logistic_regression(design, happened, weights, always.shape[1])
-        if len(chosen) == MOST:
-            break
         variance = chance * (1 - chance)
         surplus = transposed @ (happened - chance)
         # The information of a column that is left when those already in are accounted for.
@@ -195,5 +203,13 @@ def _chosen(before: sparse.csc_matrix, always: Floats, happened: Floats) -> list
         scores.append(float(score.max()))
         design = np.column_stack([design, before[:, [chosen[-1]]].toarray()])
         weights = np.append(weights, 0.0)
-    ratios = [round(float(weight), 3) for weight in weights[always.shape[1] :]]
-    return list(zip(chosen, ratios, scores, strict=True))
+    return list(zip(chosen, scores, strict=True))
+
+
+def _weights(known: Floats, earlier: Floats, always: Floats, happened: Floats) -> tuple[list[float], list[float]]:
+    """Log odds ratios of the columns of `known`, and what is added where that is not so of `earlier` steps."""
+    design = np.column_stack([always, known, known - earlier])
+    free, number = always.shape[1], known.shape[1]
+    weights, _ = logistic_regression(design, happened, np.zeros(design.shape[1]), free)
+    ratios = [round(float(weight), 3) for weight in weights[free:]]
+    return ratios[:number], ratios[number:]

@@ -33,7 +33,12 @@ SIZES = Sizes(
     values=3 + CHANGES,
     durations=2,
     places=PLACES,
-    precursors=(Precursor(3, 1, 2.0), Precursor(5, 2, -1.0), Precursor(5, 3, 1.5), Precursor(4, 6, 1.0)),
+    precursors=(
+        Precursor(3, 1, 2.0, -3.0),
+        Precursor(5, 2, -1.0),
+        Precursor(5, 3, 1.5, 1.0),
+        Precursor(4, 6, 1.0, 0.5),
+    ),
     classes=((1, 3),),
 )
 SETS = [codes for size in range(6) for codes in combinations(range(1, 6), size)]

@@ -29,7 +29,12 @@ SIZES = Sizes(
     values=3 + CHANGES,
     durations=2,
     places=PLACES,
-    precursors=(Precursor(3, 1, 2.0), Precursor(5, 2, -1.0), Precursor(9, 3, 1.5), Precursor(9, 10, 1.0)),
+    precursors=(
+        Precursor(3, 1, 2.0, -3.0),
+        Precursor(5, 2, -1.0),
+        Precursor(9, 3, 1.5, 1.0),
+        Precursor(9, 10, 1.0, 0.5),
+    ),
     classes=((1, 4),),
 )
 VISITS = [(), (1,), (3, 4), (1, 2, 3, 4, 5), (2, 9), (5, 6, 7, 8, 9), (9,)]

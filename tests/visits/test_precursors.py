@@ -71,6 +71,20 @@ def test_the_search_is_the_same_again(known):
     assert with_precursors(known.sizes, known.train) == known.sizes
 
 
+def test_what_never_comes_with_its_cause_is_told_apart(known):
+    """In the records drugs begin with the disease as later on; without those that do, later on is as before."""
+    codes_of = {entry.code: number for entry, number in known.vocabulary.index.items()}
+    disease, drugs = codes_of[DISEASE], [codes_of[drug] for drug in DRUGS]
+    together = known.train.visit.codes.copy()
+    came = (together == disease).any(1)
+    together[came] = np.where(np.isin(together[came], drugs), 0, together[came])
+    without = known.train._replace(visit=known.train.visit._replace(codes=together))
+    for steps, least, most in ((known.train, -1.0, 1.0), (without, -9.0, -2.0)):
+        pairs = [pair for pair in with_precursors(known.sizes, steps).precursors if pair.before == disease]
+        assert {pair.code for pair in pairs} == set(drugs)
+        assert all(pair.weight > 2 and least < pair.at_once < most for pair in pairs)
+
+
 def test_few_patients_have_none(known):
     few = known.train._replace(step_offsets=known.train.step_offsets[:10], outcome=known.train.outcome[:9])
     assert with_precursors(known.sizes, few).precursors == ()
