@@ -4,6 +4,7 @@ from ehrsim.codes.hierarchy import chapter_title, parents
 from ehrsim.codes.systems import (
     BIRTH,
     DEATH,
+    DERIVED,
     ETHNICITIES,
     LOCAL_URI,
     OBSERVATION_END,
@@ -12,6 +13,7 @@ from ehrsim.codes.systems import (
     RACES,
     SINGLE_PART_KINDS,
     SYSTEMS,
+    TAG_SYSTEM,
     URI_BASE,
     Code,
     CodeSystem,
@@ -28,6 +30,7 @@ from ehrsim.codes.units import UCUM_URI, looks_like_ucum, ucum
 __all__ = [
     "BIRTH",
     "DEATH",
+    "DERIVED",
     "ETHNICITIES",
     "LOCAL_URI",
     "OBSERVATION_END",
@@ -36,6 +39,7 @@ __all__ = [
     "RACES",
     "SINGLE_PART_KINDS",
     "SYSTEMS",
+    "TAG_SYSTEM",
     "UCUM_URI",
     "URI_BASE",
     "Code",

@@ -42,6 +42,10 @@ OBSERVATION_END = "OBSERVATION_END"
 """End of follow-up: nothing is known of the subject after it (a censoring time, not a death)."""
 
 URI_BASE = "https://ehrsim.github.io/fhir"
+TAG_SYSTEM = f"{URI_BASE}/CodeSystem/tag"
+"""Tags of FHIR resources written here."""
+DERIVED = "derived"
+"""The tag of resources that follow from others or are invented: an import makes no events of them."""
 LOCAL_URI = f"{URI_BASE}/CodeSystem/local-"
 
 PREFIXES: dict[str, Kind] = {

@@ -3,82 +3,148 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from ehrsim.fhir import identity, profiles
-from ehrsim.fhir.encounters import Place, encounters
-from ehrsim.fhir.fragments import Fragment, Labels, Resource, fragment, reference
+from ehrsim.fhir.care import appointments, care_teams, goals, lists, related_persons
+from ehrsim.fhir.encounters import Place, encounters, periods
+from ehrsim.fhir.financial import claims, coverages
+from ehrsim.fhir.findings import adverse_events, devices, family_histories, questionnaire_responses
+from ehrsim.fhir.fragments import Fragment, fragment, reference
+from ehrsim.fhir.laboratory import Laboratory, laboratory, tested
 from ehrsim.fhir.links import Links
 from ehrsim.fhir.losses import is_bare_panel
+from ehrsim.fhir.medication_use import medication_use, ordered
+from ehrsim.fhir.notes import notes
 from ehrsim.fhir.patients import PatientLinks, demographics, patient, provenance
 from ehrsim.fhir.places import ORGANIZATIONS, PRACTITIONERS_EACH, places
+from ehrsim.fhir.record import MOMENT, Batch, Record, moments
 from ehrsim.fhir.resources import MAPPINGS, Event, blood_pressure
 from ehrsim.fhir.shapes import CODED, ENDED, NUMBER_OF, NUMERIC, TEXT, TIMED, Coded, Shapes, pressure_shape
 from ehrsim.fhir.table import Ints, Mask, Objects, Table, date_times, objects
 
 
-class Batch(NamedTuple):
-    """Resources of one type, made as they are asked for, with the arrays that say whose they are."""
-
-    resource_type: str
-    ids: list[str]
-    subjects: Ints
-    """Index of the subject of each."""
-    shapes: Ints
-    """A number of its shape for each, to pick one of every shape."""
-    resources: Iterator[Resource]
-
-
-def batches(table: Table, shapes: Shapes, links: Links) -> Iterator[Batch]:
-    """All resources of a table, but for the places."""
-    yield _patients(table, shapes, links)
-    yield _encounters(table, shapes, links)
+def batches(table: Table, shapes: Shapes, links: Links, types: frozenset[str]) -> Iterator[Batch]:
+    """All resources of a table of some types, but for what patients share; none refers to one that comes after it."""
+    if "Encounter" not in types:
+        links = links._replace(visits=np.full(len(links.visits), None, dtype=object))
     pressures = blood_pressures(table, shapes)
-    own = _has_resource(table, shapes, pressures)
+    own = _has_resource(table, shapes, pressures, types)
     ids = np.full(len(table.kind), None, dtype=object)
     ids[own] = identity.uuids(table.lanes[own])
-    if len(pressures):
-        yield _blood_pressures(table, pressures, ids, links, shapes.labels)
-    single = own.copy()
-    single[pressures[pressures >= 0]] = False
-    for kind, mapping in MAPPINGS.items():
-        rows = table.rows_of(kind)
+    record = Record(table, shapes, links, types, own, ids)
+    periods_of_visits = periods(table)
+    yield _patients(record)
+    if "RelatedPerson" in types:
+        yield related_persons(record)
+    teams: list[Fragment] | None = None
+    if "CareTeam" in types:
+        team, teams = care_teams(record)
+        yield team
+    yield from _visits(record, *periods_of_visits)
+    yield from _kind(record, "condition", [None] * len(record.rows_of("condition")))
+    aims: Objects = np.full(len(table.subjects), None, dtype=object)
+    if {"Goal", "Condition"} <= types:
+        goal, aims = goals(record)
+        yield from () if goal is None else (goal,)
+    yield from _implied(record)
+    for kind in ("procedure", "immunization", "allergy"):
+        yield from _kind(record, kind, [None] * len(record.rows_of(kind)))
+    if "MedicationRequest" in types:
+        yield from _kind(record, "medication", ordered(record, record.rows_of("medication")))
+        yield from medication_use(record)
+    yield from _observations(record, pressures)
+    plans = record.rows_of("care_plan")
+    of_plans = [(aims[subject], teams and teams[subject]) for subject in table.subject[plans].tolist()]
+    yield from _kind(record, "care_plan", of_plans)
+    if "List" in types:
+        yield from lists(record)
+    if "DocumentReference" in types:
+        note = notes(record, *periods_of_visits)
+        yield from () if note is None else (note,)
+    if {"Coverage", "Claim", "ExplanationOfBenefit"} & types:
+        yield from _payments(record, periods_of_visits[1])
+    yield _provenances(table, links, shapes)
+
+
+def _kind(record: Record, kind: str, more: list[Any], rows: Ints | None = None) -> Iterator[Batch]:
+    """The resources of a kind of event; `more` is what each has beyond its event."""
+    table, mapping = record.table, MAPPINGS[kind]
+    rows = record.rows_of(kind) if rows is None else rows
+    if len(rows):
+        keys = table.shape_keys(rows)
+        events = _events(record, rows, keys, more)
+        ids: list[str] = record.ids[rows].tolist()
+        yield Batch(mapping.resource_type, ids, table.subject[rows], keys, map(mapping.build, events))
+
+
+def _visits(record: Record, starts: list[str | None], ends: list[str | None]) -> Iterator[Batch]:
+    booked: Objects = np.full(len(starts), None, dtype=object)
+    if "Appointment" in record.types:
+        appointment, booked = appointments(record, starts, ends)
+        yield from () if appointment is None else (appointment,)
+    if "Encounter" in record.types:
+        yield _encounters(record, booked.tolist())
+
+
+def _implied(record: Record) -> Iterator[Batch]:
+    """What conditions and procedures tell of beside themselves."""
+    if "Device" in record.types:
+        yield from devices(record)
+    if {"AdverseEvent", "Condition"} <= record.types:
+        yield from adverse_events(record)
+    if "FamilyMemberHistory" in record.types:
+        yield from family_histories(record)
+
+
+def _observations(record: Record, pressures: Ints) -> Iterator[Batch]:
+    """Observations and reports, with the orders, specimens and answers that they rest on."""
+    of_laboratory = laboratory(record)
+    yield from of_laboratory.batches
+    answered: Objects = np.full(len(record.table.kind), None, dtype=object)
+    if "QuestionnaireResponse" in record.types:
+        response, answered = questionnaire_responses(record)
+        yield from () if response is None else (response,)
+    if "Observation" in record.types:
+        if len(pressures):
+            yield _blood_pressures(record, pressures)
+        single = record.own.copy()
+        single[pressures[pressures >= 0]] = False
+        rows = record.table.rows_of("observation")
         rows = rows[single[rows]]
-        if len(rows):
-            keys = table.shape_keys(rows)
-            more = (
-                _results(table, shapes, rows, own, ids, links)
-                if kind == "panel"
-                else _practitioners(table, rows, links)
-            )
-            events = _events(table, shapes, rows, ids, keys, links, more)
-            yield Batch(
-                mapping.resource_type, ids[rows].tolist(), table.subject[rows], keys, map(mapping.build, events)
-            )
-    yield _provenances(table, links, shapes.labels)
+        yield from _kind(record, "observation", tested(record, of_laboratory, answered, rows), rows)
+    panels = record.rows_of("panel")
+    yield from _kind(record, "panel", _results(record, of_laboratory, panels))
 
 
-def _has_resource(table: Table, shapes: Shapes, pressures: Ints) -> Mask:
+def _payments(record: Record, ends: list[str | None]) -> Iterator[Batch]:
+    if "Coverage" in record.types:
+        coverage, references = coverages(record)
+        yield coverage
+        yield from claims(record, references, ends)
+
+
+def _has_resource(table: Table, shapes: Shapes, pressures: Ints, types: frozenset[str]) -> Mask:
     """Which events give their id to a resource: of a kind that has one, and not the second of a blood pressure."""
-    mask: Mask = np.isin(table.kind, [NUMBER_OF[kind] for kind in MAPPINGS]) & ~is_bare_panel(table, shapes)
+    kinds = [NUMBER_OF[kind] for kind, mapping in MAPPINGS.items() if mapping.resource_type in types]
+    mask: Mask = np.isin(table.kind, kinds) & ~is_bare_panel(table, shapes)
     mask[pressures[(pressures >= 0).all(axis=1), 1]] = False
     return mask
 
 
-def _events(
-    table: Table, shapes: Shapes, rows: Ints, ids: Objects, keys: Ints, links: Links, more: list[Any]
-) -> Iterator[Event]:
+def _events(record: Record, rows: Ints, keys: Ints, more: list[Any]) -> Iterator[Event]:
     """The events of some rows as their builders see them."""
+    table = record.table
     distinct, inverse = np.unique(keys, return_inverse=True)
     return zip(
-        ids[rows].tolist(),
-        objects([shapes.shape(key) for key in distinct.tolist()])[inverse].tolist(),
-        links.subjects[table.subject[rows]].tolist(),
-        links.visits[table.visit[rows]].tolist(),
-        table.time[rows].tolist(),
+        record.ids[rows].tolist(),
+        objects([record.shapes.shape(key) for key in distinct.tolist()])[inverse].tolist(),
+        record.subjects(rows),
+        record.visits(rows),
+        record.times(rows),
         table.end[rows].tolist(),
         table.value[rows].tolist(),
         table.text[rows].tolist(),
@@ -87,15 +153,8 @@ def _events(
     )
 
 
-def _practitioners(table: Table, rows: Ints, links: Links) -> list[Fragment]:
-    """References to who attends each event: the practitioner of its visit, or else of its subject."""
-    subject, visit = table.subject[rows], table.visit[rows]
-    attending = links.practitioner[np.where(visit >= 0, visit, len(links.visit_ids) + subject)]
-    references: list[Fragment] = links.practitioners[links.place[subject], attending].tolist()
-    return references
-
-
-def _patients(table: Table, shapes: Shapes, links: Links) -> Batch:
+def _patients(record: Record) -> Batch:
+    table, shapes, links = record.table, record.shapes, record.links
     count = len(table.subjects)
     own = links.practitioner[len(links.visit_ids) :]
     prefix = links.prefix["Organization"]
@@ -112,15 +171,15 @@ def _patients(table: Table, shapes: Shapes, links: Links) -> Batch:
     return Batch("Patient", links.subject_ids, np.arange(count), filled, resources)
 
 
-def _encounters(table: Table, shapes: Shapes, links: Links) -> Batch:
-    visits = table.visits
+def _encounters(record: Record, booked: list[Fragment | None]) -> Batch:
+    table, shapes, links, visits = record.table, record.shapes, record.links, record.table.visits
     place, each = links.place[visits.subject], links.practitioner[: len(visits.subject)]
     shared = objects(
         [_visit_place(number, one, links) for number, one in np.ndindex(ORGANIZATIONS, PRACTITIONERS_EACH)]
     )
     where = shared.reshape(ORGANIZATIONS, PRACTITIONERS_EACH)[place, each].tolist()
     subjects = links.subjects[visits.subject].tolist()
-    resources = encounters(table, shapes, links.visit_ids, subjects, where, shapes.labels)
+    resources = encounters(table, shapes, links.visit_ids, subjects, where, booked, shapes.labels)
     start, end = visits.start, visits.end
     keys = np.where(start >= 0, table.code[start], -1) * 16 + np.where(end >= 0, table.form[end] & 7, 8)
     return Batch("Encounter", links.visit_ids, visits.subject, keys, resources)
@@ -145,33 +204,20 @@ def blood_pressures(table: Table, shapes: Shapes) -> Ints:
     millimetres = np.array([unit == profiles.BLOOD_PRESSURE_UNIT for unit in shapes.units], dtype=np.bool_)
     whole &= millimetres[table.unit]
     systolic, diastolic = (
-        _numbered(_moments(table, np.flatnonzero(whole & _has_code(table, shapes, code)), name))
+        _numbered(moments(table, np.flatnonzero(whole & _has_code(table, shapes, code)), name))
         for code, name in ((profiles.SYSTOLIC, "systolic"), (profiles.DIASTOLIC, "diastolic"))
     )
-    keys = ["subject", "visit", "time", "repeat"]
+    keys = [*MOMENT, "repeat"]
     pairs = systolic.join(diastolic, on=keys, how="full", coalesce=True).select("systolic", "diastolic").fill_null(-1)
     rows: Ints = pairs.to_numpy().astype(np.int64)
     return rows[np.argsort(rows.max(axis=1), kind="stable")]
 
 
-def _moments(table: Table, rows: Ints, name: str) -> pl.DataFrame:
-    """Rows, named `name`, with the subject, visit and time of each."""
-    return pl.DataFrame(
-        {
-            name: rows,
-            "subject": table.subject[rows],
-            "visit": table.visit[rows],
-            "time": table.frame["time"].to_physical().gather(rows),
-        }
-    )
-
-
 def _numbered(moments: pl.DataFrame) -> pl.DataFrame:
     """Moments with a number, `repeat`, among those of the same subject, visit and time."""
-    keys = ["subject", "visit", "time"]
-    if not moments.select(keys).is_duplicated().any():
+    if not moments.select(MOMENT).is_duplicated().any():
         return moments.with_columns(repeat=pl.lit(0, pl.Int64))
-    return moments.with_columns(repeat=pl.int_range(pl.len()).over(keys))
+    return moments.with_columns(repeat=pl.int_range(pl.len()).over(MOMENT))
 
 
 def _has_code(table: Table, shapes: Shapes, value: str) -> Mask:
@@ -180,38 +226,53 @@ def _has_code(table: Table, shapes: Shapes, value: str) -> Mask:
     return mask
 
 
-def _blood_pressures(table: Table, pairs: Ints, ids: Objects, links: Links, labels: Labels) -> Batch:
+def _blood_pressures(record: Record, pairs: Ints) -> Batch:
+    table = record.table
     rows = np.where(pairs[:, 0] >= 0, pairs[:, 0], pairs[:, 1])
-    subject, visit = table.subject[rows], table.visit[rows]
-    pressures = objects([*table.value.tolist(), None])[pairs].tolist()
-    own, shape, nothing = ids[rows].tolist(), [pressure_shape(labels)] * len(rows), [None] * len(rows)
-    subjects, visits, times = links.subjects[subject].tolist(), links.visits[visit].tolist(), table.time[rows].tolist()
-    events = zip(own, shape, subjects, visits, times, nothing, nothing, nothing, pressures, strict=True)
-    forms = -1 - ((pairs[:, 0] < 0) * 4 + (pairs[:, 1] < 0) * 2 + (visit >= 0))
-    return Batch("Observation", own, subject, forms, map(blood_pressure, events))
+    pressures = zip(objects([*table.value.tolist(), None])[pairs].tolist(), record.performers(rows), strict=True)
+    own: list[str] = record.ids[rows].tolist()
+    shape, nothing = [pressure_shape(record.labels)] * len(rows), [None] * len(rows)
+    known = (own, shape, record.subjects(rows), record.visits(rows), record.times(rows))
+    events = zip(*known, nothing, nothing, nothing, pressures, strict=True)
+    forms = -1 - ((pairs[:, 0] < 0) * 4 + (pairs[:, 1] < 0) * 2 + (table.visit[rows] >= 0))
+    return Batch("Observation", own, table.subject[rows], forms, map(blood_pressure, events))
 
 
-def _results(table: Table, shapes: Shapes, rows: Ints, own: Mask, ids: Objects, links: Links) -> list[Fragment | None]:
-    """Lists of references to the results of each panel: the observations of its moment that belong to it.
-
-    `own` says which events have an id in `ids`.
+def _results(record: Record, of: Laboratory, rows: Ints) -> list[tuple[Any, ...]]:
+    """What each panel has beyond its event: the observations of its moment that belong to it, its order, specimens and
+    who made it.
     """
-    observed = table.rows_of("observation")
-    observed = observed[own[observed]]
+    if "Observation" not in record.types:
+        nothing = [None] * len(rows)
+        return list(zip(nothing, of.order[rows].tolist(), nothing, record.performers(rows), strict=True))
+    table, shapes = record.table, record.shapes
+    observed = record.rows_of("observation")
     members = _members(shapes, table.code[rows], table.code[observed])
     observed = observed[np.isin(table.code[observed], members["code"].to_numpy())]
-    at_panels = _moments(table, rows, "panel").with_columns(panel_code=table.code[rows])
-    at_observations = _moments(table, observed, "observation").with_columns(code=table.code[observed])
-    found = at_panels.join(at_observations, on=["subject", "visit", "time"], maintain_order="left_right")
+    at_panels = moments(table, rows, "panel").with_columns(panel_code=table.code[rows])
+    at_observations = moments(table, observed, "observation").with_columns(code=table.code[observed])
+    found = at_panels.join(at_observations, on=MOMENT, maintain_order="left_right")
     found = found.join(members, on=["panel_code", "code"], how="semi", maintain_order="left")
-    uuids: list[str] = ids[found["observation"].to_numpy()].tolist()
+    results = found["observation"].to_numpy()
+    uuids: list[str] = record.ids[results].tolist()
+    specimens: list[Fragment | None] = of.specimen[results].tolist()
     panels = found["panel"].to_numpy()
     bounds = zip(*(np.searchsorted(panels, rows, side=side).tolist() for side in ("left", "right")), strict=True)
-    prefix = links.prefix["Observation"]
+    prefix = record.links.prefix["Observation"]
     between = f'"}},{{"reference":"{prefix}'
-    return [
-        Fragment(f'[{{"reference":"{prefix}{between.join(uuids[first:end])}"}}]') if end > first else None
+    lists = [
+        (
+            Fragment(f'[{{"reference":"{prefix}{between.join(uuids[first:end])}"}}]'),
+            list(dict.fromkeys(one for one in specimens[first:end] if one is not None)) or None,
+        )
+        if end > first
+        else (None, None)
         for first, end in bounds
+    ]
+    performers = record.performers(rows)
+    return [
+        (results, order, specimens, performer)
+        for (results, specimens), order, performer in zip(lists, of.order[rows].tolist(), performers, strict=True)
     ]
 
 
@@ -233,7 +294,7 @@ def _belongs(panel: Coded, code: Coded) -> bool:
     return profiles.in_panel(panel.value, code.value, category)
 
 
-def _provenances(table: Table, links: Links, labels: Labels) -> Batch:
+def _provenances(table: Table, links: Links, shapes: Shapes) -> Batch:
     lanes = identity.hashed(identity.key_of("Provenance"), *table.subject_lanes.T)
     ids = identity.uuids(lanes)
     latest = pl.DataFrame({"subject": table.subject}).with_columns(
@@ -244,5 +305,5 @@ def _provenances(table: Table, links: Links, labels: Labels) -> Batch:
     targets = [reference(links.prefix["Patient"] + uuid) for uuid in links.subject_ids]
     whose = [organizations[place] for place in links.place.tolist()]
     columns = (ids, targets, whose, date_times(last).tolist())
-    resources = map(provenance, *columns, [labels] * len(ids))
+    resources = map(provenance, *columns, [shapes.labels] * len(ids))
     return Batch("Provenance", ids, np.arange(len(ids)), np.zeros(len(ids), dtype=np.int64), resources)

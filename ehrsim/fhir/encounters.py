@@ -84,14 +84,16 @@ Visit = tuple[
     str | None,
     str | None,
     Resource | None,
+    Fragment | None,
 ]
 """One visit as the builder sees it, None for what it has not: the id of the resource; visit_id; class; reference to the
-Patient; place; types and reasons; start and end as FHIR dateTimes; priority, discharge disposition and length."""
+Patient; place; types and reasons; start and end as FHIR dateTimes; priority, discharge disposition and length; and a
+list with a reference to the appointment."""
 
 
 def encounter(visit: Visit, meta: Fragment) -> Resource:
     """An Encounter; finished where its end is known."""
-    uuid, number, visit_class, subject, place, types, reasons, start, end, priority, discharge, length = visit
+    uuid, number, visit_class, subject, place, types, reasons, start, end, priority, discharge, length, booked = visit
     resource: Resource = {"resourceType": "Encounter", "id": uuid, "meta": meta}
     if number is not None:
         resource["identifier"] = [{"system": VISIT_SYSTEM, "value": str(number)}]
@@ -102,6 +104,8 @@ def encounter(visit: Visit, meta: Fragment) -> Resource:
         resource["priority"] = {"text": priority}
     resource["subject"] = subject
     resource["participant"] = place.participant
+    if booked is not None:
+        resource["appointment"] = booked
     if start is not None:
         resource["period"] = {"start": start} if end is None else {"start": start, "end": end}
     if length is not None:
@@ -116,12 +120,17 @@ def encounter(visit: Visit, meta: Fragment) -> Resource:
 
 
 def encounters(
-    table: Table, shapes: Shapes, ids: list[str], subjects: list[Fragment], places: list[Place], labels: Labels
+    table: Table,
+    shapes: Shapes,
+    ids: list[str],
+    subjects: list[Fragment],
+    places: list[Place],
+    booked: list[Fragment | None],
+    labels: Labels,
 ) -> Iterator[Resource]:
-    """The Encounters of all visits of a table, in order; `places` by visit, `subjects` by visit."""
+    """The Encounters of all visits of a table, in order; `subjects`, `places` and appointments `booked` by visit."""
     visits = table.visits
     start, end = visits.start, np.where(ends_in_order(table), visits.end, -1)
-    first = np.where(start >= 0, start, visits.first)
     numbers = visits.number.astype(object)
     numbers[~visits.numbered] = None
     meta = labels.meta("us-core-encounter")
@@ -133,14 +142,21 @@ def encounters(
         places,
         _concepts(table, shapes, "visit_type"),
         _concepts(table, shapes, "reason"),
-        _at(table.time, first),
-        _at(table.time, end),
+        *periods(table),
         _at(table.text, start),
         _at(table.text, end),
         _lengths(table, shapes, end),
+        booked,
         strict=True,
     )
     return (encounter(visit, meta) for visit in columns)
+
+
+def periods(table: Table) -> tuple[list[str | None], list[str | None]]:
+    """When each visit starts, or else its first event is, and when it ends, as FHIR dateTimes."""
+    visits = table.visits
+    first = np.where(visits.start >= 0, visits.start, visits.first)
+    return _at(table.time, first), _at(table.time, np.where(ends_in_order(table), visits.end, -1))
 
 
 def _classes(table: Table, shapes: Shapes, start: Ints) -> list[VisitClass]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -15,12 +16,12 @@ from ehrsim.fhir.fragments import Labels, Resource, encoded
 from ehrsim.fhir.groups import Events
 from ehrsim.fhir.links import link
 from ehrsim.fhir.losses import count_losses
-from ehrsim.fhir.places import ORGANIZATIONS, place_resources
+from ehrsim.fhir.places import ORGANIZATIONS, payer_resource, place_resources
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.shapes import Shapes
 from ehrsim.fhir.table import table_of
 from ehrsim.fhir.validation import Validate, Validator
-from ehrsim.fhir.writers import ENTRIES, BundleWriter, Format, Layout, NdjsonWriter
+from ehrsim.fhir.writers import ALWAYS, ENTRIES, FINANCIAL_TYPES, TYPES, BundleWriter, Format, Layout, NdjsonWriter
 from ehrsim.outputs import atomic_directory
 from ehrsim.progress import Progress, silent
 
@@ -36,6 +37,8 @@ def export_fhir(
     entries: int = ENTRIES,
     shard: int | None = None,
     compressed: bool = False,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     validate: Validate = "fast",
     seed: int = 0,
     overwrite: bool = False,
@@ -47,6 +50,8 @@ def export_fhir(
     gzipped if asked for. `transaction` and `batch` are bundles to upload, of `entries` at most: `shared.json` first,
     then `SUBJECT.json` or its parts `SUBJECT-001.json`, in order. `collection` is one bundle a patient, complete in
     itself.
+    All types of resources are written but those of payment (Coverage, Claim, ExplanationOfBenefit), which are to be
+    asked for with `include`; those of `exclude` are left out, with all that refers to them.
     Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any format,
     order or subset of the subjects. `validate` holds against fhir.resources `none` of them, the first resource
     of every shape with some hundred others (`fast`), or all (`full`). Memory is bounded by a group of some hundred
@@ -58,7 +63,7 @@ def export_fhir(
     for option, value, known in (("format", format, get_args(Format)), ("validate", validate, get_args(Validate))):
         if value not in known:
             raise UsageError(f"unknown {option} `{value}`", hint=f"expected one of {', '.join(known)}")
-    layout = Layout(format, entries, shard, compressed)
+    layout = Layout(format, entries, shard, compressed, chosen_types(include, exclude))
     layout.check()
     report = ExportReport(format=format)
     with atomic_directory(Path(out), overwrite=overwrite) as folder, ExitStack() as stack:
@@ -67,7 +72,9 @@ def export_fhir(
         labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}")
         shapes, validator = Shapes(labels), Validator(validate, report)
         prefix = layout.prefixes()
-        places = [place_resources(number, labels, prefix) for number in range(ORGANIZATIONS)]
+        places = [_of_types(place_resources(number, labels, prefix), layout) for number in range(ORGANIZATIONS)]
+        if "Coverage" in layout.types:
+            places.append([payer_resource(labels)])
         validator.check(chain.from_iterable(places))
         writer = _writer(layout, folder, places, labels, stack)
         parts = groups.parts(source, GROUP_EVENTS[format], report)
@@ -78,7 +85,7 @@ def export_fhir(
                 table = table_of(frame, shapes, groups.descriptions_in(frame, source.descriptions), key)
                 count_losses(table, shapes, report)
                 links = link(table, prefix)
-                for batch in batches(table, shapes, links):
+                for batch in batches(table, shapes, links, layout.types):
                     writer.write(batch, validator.checked(batch, map(encoded, batch.resources)))
                 writer.end_group(table, links.place.tolist())
                 report.patients += len(table.subjects)
@@ -86,6 +93,30 @@ def export_fhir(
         writer.finish()
         report.resources = dict(sorted(writer.counts.items()))
     return report
+
+
+def chosen_types(include: Iterable[str], exclude: Iterable[str]) -> frozenset[str]:
+    """The types of resources to write: all but those of payment, with those included and without those excluded.
+
+    Raises `UsageError` for a type that is not known, or that cannot be left out.
+    """
+    include, exclude = frozenset(include), frozenset(exclude)
+    for name in sorted(include | exclude):
+        if name not in TYPES:
+            raise UsageError(f"unknown type of resource `{name}`", hint=f"expected one of {', '.join(TYPES)}")
+        if name in exclude & ALWAYS:
+            raise UsageError(
+                f"`{name}` cannot be left out", hint="others refer to it, or it says that all is simulated"
+            )
+        if name in include & exclude:
+            raise UsageError(f"`{name}` is both included and excluded")
+    if include & set(FINANCIAL_TYPES):
+        include |= {"Coverage"}
+    return (frozenset(TYPES) - frozenset(FINANCIAL_TYPES) | include) - exclude
+
+
+def _of_types(resources: list[Resource], layout: Layout) -> list[Resource]:
+    return [resource for resource in resources if resource["resourceType"] in layout.types]
 
 
 def _writer(

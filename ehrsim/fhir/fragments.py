@@ -16,7 +16,7 @@ EXTENSIONS = "http://hl7.org/fhir/StructureDefinition/"
 US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/"
 SUBJECT_SYSTEM = f"{codes.URI_BASE}/identifier/subject"
 VISIT_SYSTEM = f"{codes.URI_BASE}/identifier/visit"
-TAG_SYSTEM = f"{codes.URI_BASE}/CodeSystem/tag"
+TAG_SYSTEM = codes.TAG_SYSTEM
 
 Resource = dict[str, Any]
 Fragment = orjson.Fragment
@@ -72,14 +72,20 @@ class Labels(NamedTuple):
         """The metadata of a resource, with the US Core profile of that name, or none."""
         return _meta(self.source, profile)
 
+    def derived(self, profile: str | None = None) -> Fragment:
+        """As `meta`, of a resource that no event is told by: it follows from others, or is invented."""
+        return _meta(self.source, profile, derived=True)
+
 
 @lru_cache(maxsize=256)
-def _meta(source: str, profile: str | None) -> Fragment:
+def _meta(source: str, profile: str | None, *, derived: bool = False) -> Fragment:
     meta: Resource = {"source": source}
     if profile:
         meta["profile"] = [US_CORE + profile]
     meta["security"] = [coding(f"{HL7}v3-ActReason", "HTEST", "test health data")]
     meta["tag"] = [coding(TAG_SYSTEM, "synthetic", "Synthetic")]
+    if derived:
+        meta["tag"].append(coding(TAG_SYSTEM, codes.DERIVED, "Derived"))
     return fragment(meta)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ehrsim.fhir import identity
-from ehrsim.fhir.fragments import reference
+from ehrsim.fhir.fragments import fragment, reference
 from ehrsim.fhir.places import ORGANIZATIONS, PRACTITIONERS_EACH, places
 from ehrsim.fhir.table import Ints, Objects, Table, objects
 
@@ -27,6 +27,8 @@ class Links(NamedTuple):
     """The number among the practitioners of its place, of each visit, then of each subject."""
     practitioners: Objects
     """References to practitioners, shape (places, practitioners)."""
+    performers: Objects
+    """The same, each in a list."""
 
 
 def link(table: Table, prefix: dict[str, str]) -> Links:
@@ -45,4 +47,5 @@ def link(table: Table, prefix: dict[str, str]) -> Links:
         (table.subject_lanes[:, 0] % np.uint64(ORGANIZATIONS)).astype(np.int64),
         chosen.astype(np.int64),
         objects(practitioners).reshape(ORGANIZATIONS, PRACTITIONERS_EACH),
+        objects([fragment([one]) for one in practitioners]).reshape(ORGANIZATIONS, PRACTITIONERS_EACH),
     )

@@ -21,7 +21,7 @@ from ehrsim.fhir.fragments import (
     concept,
 )
 from ehrsim.fhir.shapes import NUMBER_OF, Shapes
-from ehrsim.fhir.table import Table
+from ehrsim.fhir.table import Objects, Table
 
 GENDERS = ("male", "female", "other")
 MARITAL_STATUSES = {
@@ -96,6 +96,14 @@ def demographics(table: Table, shapes: Shapes) -> list[Demographics]:
             if value is not None:
                 found[subject].setdefault(kind, value)
     return [Demographics(**values) for values in found]
+
+
+def sexes(table: Table, shapes: Shapes) -> Objects:
+    """The gender of each subject, empty where the events have none."""
+    found: Objects = np.full(len(table.subjects), "", dtype=object)
+    rows = table.rows_of("gender")[::-1]
+    found[table.subject[rows]] = [shapes.codes[code].value for code in table.code[rows]]
+    return found
 
 
 def repeated(table: Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -13,12 +13,18 @@ PRACTITIONERS_EACH = 4
 _NAMES = ("Cedar", "Elm", "Harbor", "Juniper", "Lakeside", "Maple", "Prairie", "Summit")
 
 
+PAYER, PAYER_NAME = identity.uuid_of("Organization", "payer"), "Synthetic Health Plan"
+"""The organisation that pays for all patients."""
+
+
 class Place(NamedTuple):
     """An organisation with its location and its practitioners, by UUID."""
 
     organization: str
     location: str
     practitioners: tuple[str, ...]
+    roles: tuple[str, ...]
+    """Of the practitioners, in their order."""
     name: str
 
 
@@ -30,6 +36,7 @@ def places() -> tuple[Place, ...]:
             identity.uuid_of("Organization", number),
             identity.uuid_of("Location", number),
             tuple(identity.uuid_of("Practitioner", number, each) for each in range(PRACTITIONERS_EACH)),
+            tuple(identity.uuid_of("PractitionerRole", number, each) for each in range(PRACTITIONERS_EACH)),
             f"{name} Synthetic Health Center",
         )
         for number, name in enumerate(_NAMES)
@@ -78,4 +85,39 @@ def place_resources(number: int, labels: Labels, prefix: dict[str, str]) -> list
         }
         for each, uuid in enumerate(place.practitioners)
     ]
-    return [organization, location, *practitioners]
+    roles = [
+        _role(place, uuid, role, labels, prefix) for uuid, role in zip(place.practitioners, place.roles, strict=True)
+    ]
+    return [organization, location, *practitioners, *roles]
+
+
+def _role(place: Place, practitioner: str, uuid: str, labels: Labels, prefix: dict[str, str]) -> Resource:
+    return {
+        "resourceType": "PractitionerRole",
+        "id": uuid,
+        "meta": labels.meta("us-core-practitionerrole"),
+        "active": True,
+        "practitioner": {"reference": prefix["Practitioner"] + practitioner},
+        "organization": {"reference": prefix["Organization"] + place.organization, "display": place.name},
+        "code": [concept("http://nucc.org/provider-taxonomy", "208D00000X", "General Practice Physician")],
+        "specialty": [concept("http://nucc.org/provider-taxonomy", "208D00000X", "General Practice Physician")],
+        "location": [{"reference": prefix["Location"] + place.location}],
+        "telecom": [{"system": "email", "value": f"practice-{uuid[:8]}@ehrsim.invalid", "use": "work"}],
+    }
+
+
+def payer_resource(labels: Labels) -> Resource:
+    """The organisation that pays."""
+    key = identity.key_of("payer").tolist()
+    draws = people.Draws((key[0], key[1]))
+    address, city = people.address(draws)
+    return {
+        "resourceType": "Organization",
+        "id": PAYER,
+        "meta": labels.meta("us-core-organization"),
+        "active": True,
+        "type": [concept(f"{HL7}organization-type", "pay", "Payer")],
+        "name": PAYER_NAME,
+        "telecom": [people.telephone(draws, city, "work")],
+        "address": [address],
+    }

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ehrsim.fhir import profiles
+from ehrsim.fhir.dosages import dosage
 from ehrsim.fhir.fragments import Fragment, Resource, absent, absent_extension, concept, fragment
 from ehrsim.fhir.shapes import Shape
 
@@ -21,7 +22,7 @@ Text = str | Fragment | None
 Event = tuple[str, Shape, Fragment, Fragment | None, str | None, str | None, Number, Text, Any]
 """One event as its builder sees it, None for what it has not: the id of the resource; its shape; references to the
 Patient and the Encounter; time and end as FHIR dateTimes; the number; the text, or a fragment of a CodeableConcept
-where it is a coded answer; and a reference to the practitioner, or what else the builder names."""
+where it is a coded answer; and what the resource has beyond its event, which its builder takes apart."""
 
 MEDICATION_STATUSES = frozenset(("active", "on-hold", "completed", "stopped", "unknown"))
 """Texts that become the status of an order; those that say that it never was are kept as notes."""
@@ -68,19 +69,22 @@ def procedure(event: Event) -> Resource:
 
 def medication_request(event: Event) -> Resource:
     """An order of a drug by a practitioner; a text that is another status than the head's is the status."""
-    uuid, shape, subject, visit, time, end, value, text, practitioner = event
+    uuid, shape, subject, visit, time, end, value, text, (requester, category, reasons) = event
     resource = {**shape.head, "id": uuid, "subject": subject}
     if visit is not None:
         resource["encounter"] = visit
     if time is not None:
         resource["authoredOn"] = time
-    resource["requester"] = practitioner
+    resource["requester"], resource["category"] = requester, category
+    if reasons is not None:
+        resource["reasonReference"] = reasons
     if text in MEDICATION_STATUSES and text != resource["status"]:
         resource["status"] = text
     elif text is not None:
         resource["note"] = [{"text": text}]
     if value is not None:
-        resource["dosageInstruction"] = [{"doseAndRate": [{"doseQuantity": {"value": value, **shape.unit}}]}]
+        dose = {"doseAndRate": [{"doseQuantity": {"value": value, **shape.unit}}]}
+        resource["dosageInstruction"] = [{**dosage(shape.code.display), **dose}]
     if end is not None:
         resource["dispenseRequest"] = {"validityPeriod": _period(time, end)}
     return resource
@@ -118,7 +122,7 @@ def allergy_intolerance(event: Event) -> Resource:
 
 def observation(event: Event) -> Resource:
     """A laboratory result, vital sign (whose value can only be a number), survey answer, or any other observation."""
-    uuid, shape, subject, visit, time, end, value, text, _ = event
+    uuid, shape, subject, visit, time, end, value, text, (performer, order, specimen, judged, answered) = event
     resource = {**shape.head, "id": uuid, "subject": subject}
     if visit is not None:
         resource["encounter"] = visit
@@ -128,6 +132,20 @@ def observation(event: Event) -> Resource:
         resource["effectiveDateTime"] = time
     elif shape.category == profiles.VITAL_SIGN:
         resource["_effectiveDateTime"] = _NOT_STATED
+    resource["performer"] = performer
+    if order is not None:
+        resource["basedOn"] = order
+    if specimen is not None:
+        resource["specimen"] = specimen
+    _observe(resource, shape, value, text)
+    for members in (judged, answered):
+        if members is not None:
+            resource |= members
+    return resource
+
+
+def _observe(resource: Resource, shape: Shape, value: Number, text: Text) -> None:
+    """Give an observation its value, or the reason why it has none, and its note."""
     if value is not None:
         quantity = {"value": value, **shape.unit}
         if shape.boxed:
@@ -142,16 +160,16 @@ def observation(event: Event) -> Resource:
         resource["valueString"] = text
     if text is not None and (value is not None or shape.category == profiles.VITAL_SIGN):
         resource["note"] = [{"text": text}]
-    return resource
 
 
 def blood_pressure(event: Event) -> Resource:
     """A systolic and a diastolic pressure of one moment; None for an unknown one."""
-    uuid, shape, subject, visit, time, _, _, _, pressures = event
+    uuid, shape, subject, visit, time, _, _, _, (pressures, performer) = event
     resource = {**shape.head, "id": uuid, "subject": subject}
     if visit is not None:
         resource["encounter"] = visit
     resource["effectiveDateTime"] = time
+    resource["performer"] = performer
     resource["component"] = [
         {"code": code, "dataAbsentReason": _UNKNOWN}
         if pressure is None
@@ -162,13 +180,18 @@ def blood_pressure(event: Event) -> Resource:
 
 
 def diagnostic_report(event: Event) -> Resource:
-    """A panel with the list of references to its results, as a fragment."""
-    uuid, shape, subject, visit, time, _, _, text, results = event
+    """A panel with its order, specimens and results."""
+    uuid, shape, subject, visit, time, _, _, text, (results, order, specimens, performer) = event
     resource = {**shape.head, "id": uuid, "subject": subject}
     if visit is not None:
         resource["encounter"] = visit
     if time is not None:
         resource["effectiveDateTime"] = resource["issued"] = time
+    resource["performer"] = performer
+    if order is not None:
+        resource["basedOn"] = order
+    if specimens is not None:
+        resource["specimen"] = specimens
     if results is not None:
         resource["result"] = results
     if text is not None:
@@ -178,12 +201,16 @@ def diagnostic_report(event: Event) -> Resource:
 
 def care_plan(event: Event) -> Resource:
     """A care plan, active until its end."""
-    uuid, shape, subject, visit, time, end, _, text, _ = event
+    uuid, shape, subject, visit, time, end, _, text, (aims, team) = event
     resource = {**shape.head, "id": uuid, "subject": subject}
     if visit is not None:
         resource["encounter"] = visit
     if time is not None or end is not None:
         resource["period"] = _period(time, end)
+    if team is not None:
+        resource["careTeam"] = [team]
+    if aims is not None:
+        resource["goal"] = aims
     if text is not None:
         resource["note"] = [{"text": text}]
     return resource

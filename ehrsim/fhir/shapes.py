@@ -11,6 +11,7 @@ from typing import NamedTuple, get_args
 
 from ehrsim import codes
 from ehrsim.fhir import profiles
+from ehrsim.fhir.dosages import dosage
 from ehrsim.fhir.fragments import (
     HL7,
     Fragment,
@@ -172,7 +173,9 @@ def _medication_request(code: Coded, form: int, labels: Labels) -> Resource:
         **_head("MedicationRequest", labels, "us-core-medicationrequest"),
         "status": "completed" if form & ENDED else "active",
         "intent": "order",
+        "reportedBoolean": False,
         "medicationCodeableConcept": code.concept,
+        "dosageInstruction": fragment([dosage(code.display)]),
     }
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import orjson
 
 from ehrsim.errors import GateError
-from ehrsim.fhir.batches import Batch
 from ehrsim.fhir.fragments import Resource, encoded
+from ehrsim.fhir.record import Batch
 from ehrsim.fhir.report import ExportReport
 
 Validate = Literal["none", "fast", "full"]

@@ -16,29 +16,50 @@ import msgspec
 import orjson
 
 from ehrsim.errors import UsageError
-from ehrsim.fhir.batches import Batch
 from ehrsim.fhir.fragments import Fragment, Labels, Resource, encoded
 from ehrsim.fhir.inspection import MANIFEST
 from ehrsim.fhir.patients import NEVER
+from ehrsim.fhir.places import ORGANIZATIONS
+from ehrsim.fhir.record import Batch
 from ehrsim.fhir.table import Table
 
 Format = Literal["ndjson", "transaction", "batch", "collection"]
-SHARED_TYPES = ("Organization", "Location", "Practitioner")
+SHARED_TYPES = ("Organization", "Location", "Practitioner", "PractitionerRole")
 """Types of resources that patients share."""
+FINANCIAL_TYPES = ("Coverage", "Claim", "ExplanationOfBenefit")
 TYPES = (
     "Patient",
+    "RelatedPerson",
+    "CareTeam",
+    "Appointment",
     "Encounter",
     "Condition",
-    "Observation",
-    "MedicationRequest",
+    "Goal",
+    "Device",
+    "AdverseEvent",
+    "FamilyMemberHistory",
     "Procedure",
     "Immunization",
     "AllergyIntolerance",
+    "MedicationRequest",
+    "Medication",
+    "MedicationDispense",
+    "MedicationAdministration",
+    "Specimen",
+    "ServiceRequest",
+    "QuestionnaireResponse",
+    "Observation",
     "DiagnosticReport",
     "CarePlan",
+    "List",
+    "DocumentReference",
+    *FINANCIAL_TYPES,
     "Provenance",
     *SHARED_TYPES,
 )
+"""All types of resources, in an order in which none refers to a later one but for those that patients share."""
+ALWAYS = frozenset(("Patient", "Provenance", *SHARED_TYPES)) - {"PractitionerRole"}
+"""Types that cannot be left out: others refer to them, or they say that all is simulated."""
 BUFFER = 1 << 18
 SHARED_FILE = "shared.json"
 """The bundle that is to be uploaded before those of patients."""
@@ -59,6 +80,8 @@ class Layout(msgspec.Struct, frozen=True):
     """Most resources of an NDJSON file; None: one file a type."""
     compressed: bool = False
     """NDJSON files are gzipped."""
+    types: frozenset[str] = frozenset(TYPES) - frozenset(FINANCIAL_TYPES)
+    """Types of resources to write."""
 
     def check(self) -> None:
         """Raise `UsageError` for a number that makes no sense."""
@@ -154,7 +177,7 @@ class Entry(NamedTuple):
 
 
 class BundleWriter:
-    """Bundles by patient, named by the subject id; `counts` as for NDJSON.
+    """Bundles by patient, named by the subject id; `counts` as for NDJSON. `places` are followed by what all share.
 
     A collection holds a patient whole, with all that is referred to. Transactions and batches hold so many entries at
     most, each only referring to those in it and in those before; what patients share comes in a bundle of its own.
@@ -180,8 +203,9 @@ class BundleWriter:
         for subject, (number, place) in enumerate(zip(table.subjects.tolist(), places, strict=True)):
             entries = self._entries.pop(subject)
             if self._layout.format == "collection":
-                self.counts.update(entry.resource_type for entry in self._places[place])
-                self._write(f"{number}.json", self._places[place] + entries)
+                shared = [*self._places[place], *chain.from_iterable(self._places[ORGANIZATIONS:])]
+                self.counts.update(entry.resource_type for entry in shared)
+                self._write(f"{number}.json", shared + entries)
             else:
                 self._write_parts(str(number), entries)
 

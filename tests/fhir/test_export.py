@@ -15,9 +15,9 @@ from ehrsim import codes, events, reference
 from ehrsim.errors import FormatError, GateError, InputError, UsageError
 from ehrsim.fhir import export_fhir, inspect_fhir
 from ehrsim.fhir.resources import MAPPINGS, Mapping
+from ehrsim.fhir.writers import SHARED_TYPES
 
 FORMATS = ("ndjson", "transaction", "batch", "collection")
-PLACES = ("Organization", "Location", "Practitioner")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def _ids(resources) -> dict[str, str]:
 def test_everything_a_table_can_hold_is_valid_and_resolves(every_row, random_events, format, tmp_path):
     for name, table in (("every", every_row), ("random", random_events)):
         report = export_fhir(table, tmp_path / name, format=format, validate="full")
-        made = set(report.resources) - set(PLACES)
+        made = set(report.resources) - set(SHARED_TYPES)
         assert {kind: report.validated[kind] for kind in made} == {kind: report.resources[kind] for kind in made}
         found = inspect_fhir(tmp_path / name)
         assert found.resources == report.resources
@@ -156,7 +156,7 @@ def test_ids_do_not_depend_on_format_order_grouping_or_the_other_patients(
     export_fhir(few, tmp_path / "few", format="collection")
     shuffled = _ids(resources_in(tmp_path / "shuffled"))
     assert whole == shuffled
-    places = {uuid for uuid, kind in whole.items() if kind in ("Organization", "Location", "Practitioner")}
+    places = {uuid for uuid, kind in whole.items() if kind in SHARED_TYPES}
     assert _ids(resources_in(tmp_path / "bundles")).items() <= whole.items()
     assert whole.keys() - _ids(resources_in(tmp_path / "bundles")).keys() <= places
     assert _ids(resources_in(tmp_path / "few")).items() <= whole.items()
@@ -197,8 +197,8 @@ def test_bundles_to_upload_refer_to_nothing_that_a_server_has_not_had(every_row,
     export_fhir(every_row, tmp_path / "out", format=format, entries=10)
     shared, *parts = sorted((tmp_path / "out").iterdir(), key=lambda path: (path.name != "shared.json", path.name))
     assert shared.name == "shared.json"
-    assert [path.stem for path in parts] == [f"1-{part:03d}" for part in (1, 2, 3)] + [
-        f"2-{part:03d}" for part in (1, 2, 3, 4)
+    assert [path.stem for path in parts] == [f"1-{part:03d}" for part in (1, 2, 3, 4)] + [
+        f"2-{part:03d}" for part in (1, 2, 3, 4, 5)
     ]
     uploaded = set()
     for path in (shared, *parts):

@@ -5,7 +5,7 @@ import pytest
 
 from ehrsim.fhir import people
 from ehrsim.fhir.fragments import Labels, encoded
-from ehrsim.fhir.places import ORGANIZATIONS, place_resources, places
+from ehrsim.fhir.places import ORGANIZATIONS, PRACTITIONERS_EACH, place_resources, places
 from ehrsim.fhir.validation import validate
 from ehrsim.fhir.writers import Layout
 
@@ -49,7 +49,7 @@ def test_places_are_valid_and_distinct():
     ]
     for resource in made:
         validate(orjson.loads(encoded(resource)))
-    assert len({resource["id"] for resource in made}) == len(made) == ORGANIZATIONS * 6
+    assert len({resource["id"] for resource in made}) == len(made) == ORGANIZATIONS * (2 + 2 * PRACTITIONERS_EACH)
     numbers = [resource["identifier"][0]["value"] for resource in made if "identifier" in resource]
     assert len(set(numbers)) == len(numbers)
     assert places() is places()

@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from ehrsim.fhir import profiles
-from ehrsim.fhir.fragments import Fragment, Labels, concept, encoded, fragment
+from ehrsim.fhir.fragments import Labels, concept, encoded, fragment
+from ehrsim.fhir.reference_ranges import HIGH, RANGES, reference_range
 from ehrsim.fhir.resources import MAPPINGS, blood_pressure
 from ehrsim.fhir.shapes import CODED, ENDED, IN_VISIT, NUMERIC, TEXT, TIMED, Shapes, may_hold_answer, pressure_shape
 from ehrsim.fhir.validation import validate
@@ -34,6 +35,21 @@ CODES = {
 }
 
 
+ORDER, RESULTS, PERFORMER, AIMS = (
+    fragment([{"reference": f"{name}/{UUID}"}]) for name in ("ServiceRequest", "Observation", "Practitioner", "Goal")
+)
+SPECIMEN = fragment({"reference": f"Specimen/{UUID}"})
+JUDGED = {"interpretation": HIGH, "referenceRange": reference_range(RANGES["2085-9"])}
+ANSWERED = {"derivedFrom": fragment([{"reference": f"QuestionnaireResponse/{UUID}"}])}
+BEYOND = {
+    "medication": (PRACTITIONER, fragment([{"text": "Outpatient"}]), fragment([{"reference": f"Condition/{UUID}"}])),
+    "observation": (PERFORMER, ORDER, SPECIMEN, JUDGED, ANSWERED),
+    "panel": (RESULTS, ORDER, [SPECIMEN], PERFORMER),
+    "care_plan": (AIMS, fragment({"reference": f"CareTeam/{UUID}"})),
+}
+"""What resources of a kind have beyond their event."""
+
+
 def _resource(kind: str, code: str, unit: str | None, form: int):
     shapes = Shapes(LABELS)
     shape = shapes.shape(shapes.key(shapes.code_number(code, "a <display>"), shapes.unit_number(unit), form))
@@ -47,7 +63,7 @@ def _resource(kind: str, code: str, unit: str | None, form: int):
         END if form & ENDED else None,
         7.25 if form & NUMERIC else None,
         ANSWER if form & CODED and may_hold_answer(shape.code) else "some <text>" if form & (CODED | TEXT) else None,
-        Fragment(b'[{"reference":"Observation/x"}]') if kind == "panel" else PRACTITIONER,
+        BEYOND.get(kind),
     )
     return orjson.loads(encoded(MAPPINGS[kind].build(event)))
 
@@ -123,7 +139,7 @@ def test_status_follows_from_the_end():
 
 @pytest.mark.parametrize("pressures", [(120, 80), (None, 80), (120, None)])
 def test_a_blood_pressure_has_two_components(pressures):
-    event = (UUID, pressure_shape(LABELS), SUBJECT, VISIT, START, None, None, None, pressures)
+    event = (UUID, pressure_shape(LABELS), SUBJECT, VISIT, START, None, None, None, (pressures, PERFORMER))
     resource = orjson.loads(encoded(blood_pressure(event)))
     validate(resource)
     found = [part.get("valueQuantity", {}).get("value") for part in resource["component"]]

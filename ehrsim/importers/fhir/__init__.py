@@ -13,9 +13,9 @@ from pathlib import Path
 
 import polars as pl
 
-from ehrsim import events
+from ehrsim import codes, events
 from ehrsim.importers.fhir.clinical import CLINICAL, Builder
-from ehrsim.importers.fhir.elements import UnusableResource
+from ehrsim.importers.fhir.elements import Element, UnusableResource, child, children
 from ehrsim.importers.fhir.patients import encounter, patient
 from ehrsim.importers.fhir.record import Event, Record, statuses
 from ehrsim.importers.fhir.references import TARGETS, Identities, identities, key_of
@@ -76,7 +76,7 @@ def _events(files: list[Path], known: Identities, report: ImportReport) -> Itera
         for found in resources(path, report):
             report.rows += 1
             build = BUILDERS.get(found.resource["resourceType"])
-            if build is None:
+            if build is None or _is_derived(found.resource):
                 unused[found.resource["resourceType"]] += 1
                 continue
             try:
@@ -87,6 +87,12 @@ def _events(files: list[Path], known: Identities, report: ImportReport) -> Itera
     for name, count in sorted(unused.items()):
         if name != "Medication":
             report.find(f"resource type that makes no events: {name[:64]}", count)
+
+
+def _is_derived(resource: Element) -> bool:
+    """Whether an export wrote the resource beside those of events, which tell all that it tells."""
+    tags = children(child(resource, "meta"), "tag") if "meta" in resource else []
+    return any(tag.get("system") == codes.TAG_SYSTEM and tag.get("code") == codes.DERIVED for tag in tags)
 
 
 def _usable(found: Found, build: Builder, known: Identities, patients: set[int], report: ImportReport) -> list[Event]:

@@ -1,0 +1,207 @@
+"""What follows an order of a drug: the reason for it, the drug itself, that it was dispensed or given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from ehrsim.fhir import identity
+from ehrsim.fhir.fragments import HL7, Fragment, Labels, Resource, concept, fragment
+from ehrsim.fhir.indications import indicated
+from ehrsim.fhir.record import Batch, Record, batch, derived_ids, with_visit
+from ehrsim.fhir.shapes import TIMED
+from ehrsim.fhir.table import Ints, Mask, Objects, objects
+
+INPATIENT = frozenset(("IMP", "ACUTE", "NONAC", "OBSENC", "SS"))
+"""Classes of visits in which drugs are given by the staff."""
+_NEVER_USED = frozenset(("draft", "cancelled", "entered-in-error"))
+_INPATIENT_USE = concept(f"{HL7}medication-admin-category", "inpatient", "Inpatient")
+
+_CATEGORIES = objects(
+    [
+        fragment([concept(f"{HL7}medicationrequest-category", name, name.capitalize())])
+        for name in ("outpatient", "inpatient")
+    ]
+)
+Ordered = tuple[Fragment, Fragment, Fragment | None]
+"""What an order has beyond its event: a reference to who ordered it, its category, and a list of references to the
+reasons."""
+
+
+def ordered(record: Record, rows: Ints) -> list[Ordered]:
+    """What each of some orders has beyond its event."""
+    categories = _CATEGORIES[_inpatient(record, rows).astype(np.int64)].tolist()
+    return list(zip(record.practitioners(rows), categories, _reasons(record, rows).tolist(), strict=True))
+
+
+def _reasons(record: Record, rows: Ints) -> Objects:
+    """For each order the latest of the subject's conditions by then that the drug is given for."""
+    found: Objects = np.full(len(rows), None, dtype=object)
+    conditions = record.rows_of("condition")
+    table, shapes = record.table, record.shapes
+    pairs = [
+        (drug, condition)
+        for drug in np.unique(table.code[rows]).tolist()
+        for condition in np.unique(table.code[conditions]).tolist()
+        if indicated(shapes.codes[drug], shapes.codes[condition])
+    ]
+    if not pairs:
+        return found
+    time = table.frame["time"].to_physical()
+    orders = pl.DataFrame(
+        {
+            "order": np.arange(len(rows)),
+            "subject": table.subject[rows],
+            "drug": table.code[rows],
+            "time": time.gather(rows),
+        }
+    )
+    known = pl.DataFrame(
+        {
+            "row": conditions,
+            "subject": table.subject[conditions],
+            "condition": table.code[conditions],
+            "since": time.gather(conditions),
+        }
+    )
+    given_for = pl.DataFrame(pairs, schema={"drug": pl.Int64, "condition": pl.Int64}, orient="row")
+    latest = (
+        orders.join(given_for, on="drug")
+        .join(known, on=["subject", "condition"])
+        .filter(pl.col("since") <= pl.col("time"))
+        .group_by("order")
+        .agg(pl.col("row").sort_by("since", "row").last())
+        .sort("order")
+    )
+    reasons = record.references("Condition", latest["row"].to_numpy())
+    found[latest["order"].to_numpy()] = objects([fragment([one]) for one in reasons])
+    return found
+
+
+def medication_use(record: Record) -> Iterator[Batch]:
+    """Medications, and what was dispensed or administered, of the orders that have a time and were not withdrawn."""
+    rows = record.rows_of("medication")
+    withdrawn = np.array([text in _NEVER_USED for text in record.table.text[rows].tolist()], dtype=np.bool_)
+    rows = rows[((record.table.form[rows] & TIMED) != 0) & ~withdrawn]
+    if not len(rows):
+        return
+    drugs = record.concepts(rows)
+    if "Medication" in record.types:
+        medications, drugs = _medications(record, rows)
+        yield medications
+    inpatient = _inpatient(record, rows)
+    drug = objects(drugs)
+    name = "medicationReference" if "Medication" in record.types else "medicationCodeableConcept"
+    for resource_type, which, build in (
+        ("MedicationDispense", ~inpatient, _dispense),
+        ("MedicationAdministration", inpatient, _administration),
+    ):
+        chosen = rows[which]
+        if resource_type in record.types and len(chosen):
+            ids = derived_ids(resource_type, record.table.lanes[chosen])
+            requests = record.references("MedicationRequest", chosen)
+            columns = (
+                ids,
+                drug[which].tolist(),
+                record.subjects(chosen),
+                record.visits(chosen),
+                record.times(chosen),
+                requests,
+                record.practitioners(chosen),
+            )
+            shared = [name] * len(ids), [record.labels] * len(ids)
+            yield batch(
+                resource_type,
+                ids,
+                record.table.subject[chosen],
+                record.table.code[chosen],
+                map(build, *columns, *shared),
+            )
+
+
+def _inpatient(record: Record, rows: Ints) -> Mask:
+    """Which events are of a stay."""
+    mask: Mask = np.append(stays(record), False)[record.table.visit[rows]]
+    return mask
+
+
+def stays(record: Record) -> Mask:
+    """Which visits are stays."""
+    visits = record.table.visits
+    staying = np.array([code.value in INPATIENT for code in record.shapes.codes], dtype=np.bool_)
+    mask: Mask = (visits.start >= 0) & staying[record.table.code[visits.start]]
+    return mask
+
+
+def _medications(record: Record, rows: Ints) -> tuple[Batch, list[Fragment]]:
+    """A Medication for each subject and drug, and for each of some orders a reference to it."""
+    table = record.table
+    pairs = table.subject[rows] * len(record.shapes.codes) + table.code[rows]
+    _, first, number = np.unique(pairs, return_index=True, return_inverse=True)
+    of_code = identity.text_words(code.code for code in record.shapes.codes)[table.code[rows[first]]]
+    ids = derived_ids("Medication", table.subject_lanes[table.subject[rows[first]]], of_code)
+    prefix = record.links.prefix["Medication"]
+    references = objects([Fragment(f'{{"reference":"{prefix}{uuid}"}}') for uuid in ids])[number].tolist()
+    meta = record.labels.derived("us-core-medication")
+    resources = (
+        {"resourceType": "Medication", "id": uuid, "meta": meta, "code": code, "status": "active"}
+        for uuid, code in zip(ids, record.concepts(rows[first]), strict=True)
+    )
+    return batch("Medication", ids, table.subject[rows[first]], 0, resources), references
+
+
+def _dispense(
+    uuid: str,
+    drug: Fragment,
+    subject: Fragment,
+    visit: Fragment | None,
+    time: str,
+    request: Fragment,
+    practitioner: Fragment,
+    name: str,
+    labels: Labels,
+) -> Resource:
+    resource: Resource = {
+        "resourceType": "MedicationDispense",
+        "id": uuid,
+        "meta": labels.derived("us-core-medicationdispense"),
+        "status": "completed",
+        name: drug,
+        "subject": subject,
+    }
+    with_visit(resource, visit, "context")
+    return resource | {
+        "performer": [{"actor": practitioner}],
+        "authorizingPrescription": [request],
+        "whenHandedOver": time,
+    }
+
+
+def _administration(
+    uuid: str,
+    drug: Fragment,
+    subject: Fragment,
+    visit: Fragment | None,
+    time: str,
+    request: Fragment,
+    practitioner: Fragment,
+    name: str,
+    labels: Labels,
+) -> Resource:
+    resource: Resource = {
+        "resourceType": "MedicationAdministration",
+        "id": uuid,
+        "meta": labels.derived(),
+        "status": "completed",
+        "category": _INPATIENT_USE,
+        name: drug,
+        "subject": subject,
+    }
+    with_visit(resource, visit, "context")
+    return resource | {
+        "effectiveDateTime": time,
+        "performer": [{"actor": practitioner}],
+        "request": request,
+    }
