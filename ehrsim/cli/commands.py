@@ -232,6 +232,13 @@ def export(
     entries: Annotated[int, Parameter(help="Most entries of a transaction or batch.")] = 150,
     shard: Annotated[int | None, Parameter(help="Most resources of an NDJSON file; one file a type without.")] = None,
     gzip: Annotated[bool, Parameter(negative=(), help="Compress NDJSON files.")] = False,
+    include: Annotated[
+        list[str] | None,
+        Parameter(negative=(), help="A type to write beside the usual ones, such as Claim; repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, Parameter(negative=(), help="A type to leave out, such as DocumentReference; repeatable.")
+    ] = None,
     validate: Annotated[
         Literal["none", "fast", "full"],
         Parameter(help="Hold none, one of every shape with some hundred others, or all against fhir.resources."),
@@ -242,7 +249,7 @@ def export(
     """Write events as FHIR R4 (US Core 6.1), every resource labelled as synthetic.
 
     Example:
-        ehrsim export cohort --to fhir --out fhir
+        ehrsim export cohort --to fhir --out fhir --include Claim --exclude DocumentReference
 
     """
     from ehrsim.fhir import export_fhir
@@ -255,6 +262,8 @@ def export(
             entries=entries,
             shard=shard,
             compressed=gzip,
+            include=include or (),
+            exclude=exclude or (),
             validate=validate,
             seed=seed,
             overwrite=overwrite,

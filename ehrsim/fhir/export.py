@@ -83,7 +83,7 @@ def export_fhir(
             frame = groups.read(part, report)
             if not frame.is_empty():
                 table = table_of(frame, shapes, groups.descriptions_in(frame, source.descriptions), key)
-                count_losses(table, shapes, report)
+                count_losses(table, shapes, report, layout.types)
                 links = link(table, prefix)
                 for batch in batches(table, shapes, links, layout.types):
                     writer.write(batch, validator.checked(batch, map(encoded, batch.resources)))

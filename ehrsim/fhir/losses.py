@@ -9,10 +9,12 @@ from ehrsim.fhir.encounters import TIME_UNITS, ends_in_order
 from ehrsim.fhir.groups import example
 from ehrsim.fhir.patients import DEMOGRAPHICS, GENDERS, repeated
 from ehrsim.fhir.report import ExportReport
+from ehrsim.fhir.resources import MAPPINGS
 from ehrsim.fhir.shapes import CODED, ENDED, KINDS, NUMBER_OF, NUMERIC, TEXT, TIMED, Shapes
 from ehrsim.fhir.table import Ints, Mask, Table
 
 _VISIT_PARTS = ("visit_type", "reason")
+_OF_VISITS = ("visit_start", "visit_end", *_VISIT_PARTS)
 _COLUMNS: dict[str, tuple[int, frozenset[str]]] = {
     "time": (TIMED, frozenset(KINDS) - set(DEMOGRAPHICS) | {"birth", "death"}),
     "end time": (ENDED, frozenset(("condition", "procedure", "medication", "observation", "care_plan"))),
@@ -22,9 +24,9 @@ _COLUMNS: dict[str, tuple[int, frozenset[str]]] = {
 """Columns by the bits of a form that say they are filled, with the kinds of event whose resource has a place for it."""
 
 
-def count_losses(table: Table, shapes: Shapes, report: ExportReport) -> None:
-    """Count in `report` what of a table its resources do not carry."""
-    whole = _whole_events(table, shapes)
+def count_losses(table: Table, shapes: Shapes, report: ExportReport, types: frozenset[str]) -> None:
+    """Count in `report` what of a table its resources, of some types, do not carry."""
+    whole = _whole_events(table, shapes) | _left_out(table, types)
     lost = np.zeros(len(table.kind), dtype=np.bool_)
     for reason, rows in whole.items():
         _omit(table, report, reason, rows)
@@ -60,6 +62,17 @@ def _whole_events(table: Table, shapes: Shapes) -> dict[str, Ints]:
         "end of a visit that has no start, an earlier end, or no later time": np.setdiff1d(ends, carried_ends),
         "type or reason outside any visit": parts[table.visit[parts] < 0],
         "blood pressure panel as an observation of its own": _bare_panels(table, shapes),
+    }
+
+
+def _left_out(table: Table, types: frozenset[str]) -> dict[str, Ints]:
+    """Rows of events whose type of resource is not asked for, by reason."""
+    kinds = {kind: mapping.resource_type for kind, mapping in MAPPINGS.items()}
+    kinds |= dict.fromkeys(_OF_VISITS, "Encounter")
+    return {
+        f"{_named(kind)} events, as {name} is left out": table.rows_of(kind)
+        for kind, name in kinds.items()
+        if name not in types
     }
 
 

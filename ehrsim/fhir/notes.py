@@ -58,7 +58,7 @@ def notes(record: Record, starts: list[str | None], ends: list[str | None]) -> B
         staying: bool,
         subject: Fragment,
         author: Fragment,
-        visit: Fragment,
+        visit: Fragment | None,
         start: str | None,
         end: str | None,
         text: str,
@@ -81,10 +81,10 @@ def notes(record: Record, starts: list[str | None], ends: list[str | None]) -> B
         resource["author"] = [author]
         attachment = {"contentType": "text/plain; charset=utf-8", "language": "en", "data": data}
         resource["content"] = [{"attachment": attachment}]
-        context: Resource = {"encounter": [visit]}
+        context: Resource = {} if visit is None else {"encounter": [visit]}
         if start is not None:
             context["period"] = {"start": start} if end is None else {"start": start, "end": end}
-        return resource | {"context": context}
+        return resource | {"context": context} if context else resource
 
     columns = (
         ids,
