@@ -36,6 +36,7 @@ def demo(
     """
     from ehrsim.evaluate import write_overview
     from ehrsim.fhir import export_fhir
+    from ehrsim.fhir.writers import FINANCIAL_TYPES
     from ehrsim.reference import write_reference
     from ehrsim.sampling import generate_to
     from ehrsim.training import best, fit, training_config
@@ -54,11 +55,18 @@ def demo(
         print(f"3  simulated patients     {cohort}  {patients:,} patients")
         forms: tuple[tuple[str, Format], ...] = (("ndjson", "ndjson"), ("bundles", "transaction"))
         for name, form in forms:
+            folder = out / "fhir" / name
             report = export_fhir(
-                cohort, out / "fhir" / name, format=form, seed=seed, overwrite=overwrite, progress=progress
+                cohort,
+                folder,
+                format=form,
+                include=FINANCIAL_TYPES,
+                seed=seed,
+                overwrite=overwrite,
+                progress=progress,
             )
             total = sum(report.resources.values())
-            print(f"4  FHIR {name:<18}{out / 'fhir' / name}  {total:,} resources")
+            print(f"4  FHIR {name:<18}{folder}  {total:,} resources")
     page = out / "overview.html"
     facts = (
         ("Simulated patients", f"{patients:,}"),

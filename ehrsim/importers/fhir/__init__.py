@@ -91,7 +91,10 @@ def _events(files: list[Path], known: Identities, report: ImportReport) -> Itera
 
 def _is_derived(resource: Element) -> bool:
     """Whether an export wrote the resource beside those of events, which tell all that it tells."""
-    tags = children(child(resource, "meta"), "tag") if "meta" in resource else []
+    try:
+        tags = children(child(resource, "meta") or {}, "tag")
+    except UnusableResource:
+        return False
     return any(tag.get("system") == codes.TAG_SYSTEM and tag.get("code") == codes.DERIVED for tag in tags)
 
 
