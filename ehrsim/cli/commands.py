@@ -67,16 +67,31 @@ def import_(
 def inspect(
     path: Annotated[Path, Parameter(help="Events (folder or Parquet file), a run folder, or a folder of FHIR.")],
     /,
+    *,
+    chart: Annotated[Path | None, Parameter(help="Page to write on one patient of a folder of FHIR.")] = None,
+    patient: Annotated[
+        str | None, Parameter(help="Whose chart: a subject id; the patient with the most resources without it.")
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Say what is in events, in a run or in a folder of FHIR, and what is wrong with it.
 
     Example:
         ehrsim inspect events
+        ehrsim inspect fhir --chart chart.html --patient 7
 
     """
     from ehrsim.cli.inspection import describe
 
-    print("\n".join(describe(path)))
+    if patient is not None and chart is None:
+        raise UsageError("--patient is of a chart", hint="name the page to write with --chart")
+    lines = describe(path)
+    if chart is not None:
+        from ehrsim.fhir.chart import write_chart
+
+        shown = write_chart(path, chart, patient=patient, overwrite=overwrite)
+        lines.append(f"chart of patient {shown}: {chart}")
+    print("\n".join(lines))
 
 
 def fit(

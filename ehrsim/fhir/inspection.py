@@ -63,7 +63,7 @@ def inspect_fhir(path: str | Path) -> FhirSummary:
     for file in files:
         bundled: set[str] = set()
         used: Counter[str] = Counter()
-        for full_url, resource in _resources(file):
+        for full_url, resource in resources_in(file):
             kind = resource["resourceType"]
             counts[kind] += 1
             summary.unlabelled += not _is_labelled(resource)
@@ -94,7 +94,7 @@ def open_lines(file: Path) -> BinaryIO | gzip.GzipFile:
     return gzip.open(file) if file.suffix == ".gz" else file.open("rb")
 
 
-def _resources(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def resources_in(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The full URL and content of every resource in a file."""
     if file.suffix != ".json":
         with open_lines(file) as lines:
