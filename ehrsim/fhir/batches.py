@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ehrsim.fhir import identity, profiles
+from ehrsim.fhir import identity, people, profiles
 from ehrsim.fhir.encounters import Place, encounters
 from ehrsim.fhir.fragments import Fragment, Labels, Resource, fragment, reference
 from ehrsim.fhir.links import Links
 from ehrsim.fhir.losses import is_bare_panel
-from ehrsim.fhir.patients import PatientLinks, demographics, patient, provenance
+from ehrsim.fhir.patients import Home, PatientLinks, demographics, patient, provenance
 from ehrsim.fhir.places import ORGANIZATIONS, PRACTITIONERS_EACH, places
 from ehrsim.fhir.resources import MAPPINGS, Event, blood_pressure
 from ehrsim.fhir.shapes import CODED, ENDED, NUMBER_OF, NUMERIC, TEXT, TIMED, Coded, Shapes, pressure_shape
@@ -99,15 +99,16 @@ def _patients(table: Table, shapes: Shapes, links: Links) -> Batch:
     count = len(table.subjects)
     own = links.practitioner[len(links.visit_ids) :]
     prefix = links.prefix["Organization"]
-    organizations = [reference(prefix + place.organization, place.name) for place in places()]
+    organizations = [reference(prefix + place.organization, place.name) for place in places(links.locale)]
     of_subject = [
         PatientLinks(links.practitioners[place, each], organizations[place])
         for place, each in zip(links.place.tolist(), own.tolist(), strict=True)
     ]
     facts = demographics(table, shapes)
-    lanes = [(int(one), int(other)) for one, other in table.subject_lanes.tolist()]
-    columns = (links.subject_ids, table.subjects.tolist(), lanes, facts, of_subject)
-    resources = map(patient, *columns, [shapes.labels] * count)
+    home = Home(links.locale, people.numbering(shapes.labels.source, links.locale))
+    words = people.words_of(table.subject_lanes)
+    columns = (links.subject_ids, table.subjects.tolist(), words, facts, of_subject)
+    resources = map(patient, *columns, [home] * count, [shapes.labels] * count)
     filled = np.array([sum(1 << bit for bit, fact in enumerate(known) if fact is not None) for known in facts])
     return Batch("Patient", links.subject_ids, np.arange(count), filled, resources)
 
@@ -127,7 +128,7 @@ def _encounters(table: Table, shapes: Shapes, links: Links) -> Batch:
 
 
 def _visit_place(number: int, practitioner: int, links: Links) -> Place:
-    place, prefix = places()[number], links.prefix
+    place, prefix = places(links.locale)[number], links.prefix
     individual = {"reference": prefix["Practitioner"] + place.practitioners[practitioner]}
     return Place(
         fragment([{"individual": individual}]),
@@ -240,7 +241,8 @@ def _provenances(table: Table, links: Links, labels: Labels) -> Batch:
         time=pl.max_horizontal(table.frame["time"], table.frame["end_time"])
     )
     last = latest.group_by("subject", maintain_order=True).agg(pl.col("time").max())["time"]
-    organizations = [reference(links.prefix["Organization"] + place.organization, place.name) for place in places()]
+    prefix = links.prefix["Organization"]
+    organizations = [reference(prefix + place.organization, place.name) for place in places(links.locale)]
     targets = [reference(links.prefix["Patient"] + uuid) for uuid in links.subject_ids]
     whose = [organizations[place] for place in links.place.tolist()]
     columns = (ids, targets, whose, date_times(last).tolist())

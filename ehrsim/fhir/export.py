@@ -14,6 +14,7 @@ from ehrsim.fhir.batches import batches
 from ehrsim.fhir.fragments import Labels, Resource, encoded
 from ehrsim.fhir.groups import Events
 from ehrsim.fhir.links import link
+from ehrsim.fhir.locales import LOCALES
 from ehrsim.fhir.losses import count_losses
 from ehrsim.fhir.places import ORGANIZATIONS, place_resources
 from ehrsim.fhir.report import ExportReport
@@ -38,6 +39,7 @@ def export_fhir(
     compressed: bool = False,
     validate: Validate = "fast",
     seed: int = 0,
+    locale: str = "us",
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> ExportReport:
@@ -48,26 +50,32 @@ def export_fhir(
     then `SUBJECT.json` or its parts `SUBJECT-001.json`, in order. `collection` is one bundle a patient, complete in
     itself.
     Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any format,
-    order or subset of the subjects. `validate` holds against fhir.resources `none` of them, the first resource
+    order or subset of the subjects. People and places are those of `locale`, a key of `LOCALES`; all but `us` are plain
+    FHIR R4 without US Core. `validate` holds against fhir.resources `none` of them, the first resource
     of every shape with some hundred others (`fast`), or all (`full`). Memory is bounded by a group of some hundred
     thousand events.
 
     Raises `InputError` for a source that is no event table, `UsageError` for an unknown option or an output that
     exists, `GateError` for a resource that is not valid; then nothing is written.
     """
-    for option, value, known in (("format", format, get_args(Format)), ("validate", validate, get_args(Validate))):
+    for option, value, known in (
+        ("format", format, get_args(Format)),
+        ("validate", validate, get_args(Validate)),
+        ("locale", locale, tuple(LOCALES)),
+    ):
         if value not in known:
             raise UsageError(f"unknown {option} `{value}`", hint=f"expected one of {', '.join(known)}")
     layout = Layout(format, entries, shard, compressed)
     layout.check()
+    country = LOCALES[locale]
     report = ExportReport(format=format)
     with atomic_directory(Path(out), overwrite=overwrite) as folder, ExitStack() as stack:
         source = groups.open_source(events)
         key = identity.run_key(source.dataset, seed)
-        labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}")
+        labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}", country.us_core)
         shapes, validator = Shapes(labels), Validator(validate, report)
         prefix = layout.prefixes()
-        places = [place_resources(number, labels, prefix) for number in range(ORGANIZATIONS)]
+        places = [place_resources(number, labels, prefix, country) for number in range(ORGANIZATIONS)]
         validator.check(chain.from_iterable(places))
         writer = _writer(layout, folder, places, labels, stack)
         parts = groups.parts(source, GROUP_EVENTS[format], report)
@@ -77,7 +85,7 @@ def export_fhir(
             if not frame.is_empty():
                 table = table_of(frame, shapes, groups.descriptions_in(frame, source.descriptions), key)
                 count_losses(table, shapes, report)
-                links = link(table, prefix)
+                links = link(table, prefix, country)
                 for batch in batches(table, shapes, links):
                     writer.write(batch, validator.checked(batch, map(encoded, batch.resources)))
                 writer.end_group(table, links.place.tolist())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from ehrsim.fhir.fragments import (
     Resource,
     coding,
     concept,
+    fragment,
 )
+from ehrsim.fhir.locales import Locale
 from ehrsim.fhir.shapes import NUMBER_OF, Shapes
 from ehrsim.fhir.table import Table
 
@@ -55,6 +57,7 @@ _LANGUAGES = {
     "ar": "Arabic",
     "de": "German",
     "en": "English",
+    "en-GB": "English (Great Britain)",
     "en-US": "English (United States)",
     "es": "Spanish",
     "fr": "French",
@@ -67,8 +70,16 @@ _LANGUAGES = {
     "vi": "Vietnamese",
     "zh": "Chinese",
 }
+_RECORD_NUMBER = fragment(concept(f"{HL7}v2-0203", "MR", "Medical record number"))
+_BIRTH_SEX = {
+    gender: fragment({"url": f"{US_CORE}us-core-birthsex", "valueCode": code})
+    for gender, code in (("female", "F"), ("male", "M"))
+}
+"""US Core 6.1 and 8.0 agree on this extension; on us-core-sex they do not (a code, a Coding), so it is left out."""
 _LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[A-Z]{2})?")
 DEMOGRAPHICS = ("birth", "death", "gender", "race", "ethnicity", "marital", "language")
+US_CORE_FACTS = ("race", "ethnicity")
+"""Facts that only the extensions of US Core have a place for."""
 NEVER = "1970-01-01T00:00:00Z"
 """When a record without any time is recorded."""
 
@@ -113,32 +124,42 @@ class PatientLinks(NamedTuple):
     organization: Fragment
 
 
+class Home(NamedTuple):
+    """Where the patients of an export live, and how it numbers them."""
+
+    locale: Locale
+    numbering: people.Numbering
+
+
 def patient(
-    uuid: str, subject: int, lanes: tuple[int, int], facts: Demographics, links: PatientLinks, labels: Labels
+    uuid: str,
+    subject: int,
+    words: tuple[int, ...],
+    facts: Demographics,
+    links: PatientLinks,
+    home: Home,
+    labels: Labels,
 ) -> Resource:
-    """A Patient; what the events do not say (name, address …) is invented from the hash."""
+    """A Patient; what the events do not say (name, address …) is invented from the words of a hash."""
+    locale = home.locale
     gender = facts.gender if facts.gender in GENDERS else "unknown"
-    draws = people.Draws(lanes)
-    name = people.name(draws, gender)
-    address, city = people.address(draws)
-    resource: Resource = {
-        "resourceType": "Patient",
-        "id": uuid,
-        "meta": labels.meta("us-core-patient"),
-        "extension": [],
-        "identifier": [{"system": SUBJECT_SYSTEM, "value": str(subject)}],
-        "active": True,
-        "name": [name],
-        "telecom": [people.telephone(draws, city, "home")],
-        "gender": gender,
-    }
-    if facts.race is not None:
-        resource["extension"].append(_omb_extension("us-core-race", facts.race, codes.RACES, _RACE_WORDS))
-    if facts.ethnicity is not None:
-        extension = _omb_extension("us-core-ethnicity", facts.ethnicity, codes.ETHNICITIES, _ETHNICITY_WORDS)
-        resource["extension"].append(extension)
-    if not resource["extension"]:
-        del resource["extension"]
+    draws = people.Draws(words)
+    name = people.name(draws, gender, facts.birth, locale)
+    address, city = people.address(draws, locale)
+    resource: Resource = {"resourceType": "Patient", "id": uuid, "meta": labels.meta("us-core-patient")}
+    extensions = _us_extensions(facts) if locale.us_core else []
+    if extensions:
+        resource["extension"] = extensions
+    resource["identifier"] = [{"use": "usual", "type": _RECORD_NUMBER, "system": SUBJECT_SYSTEM, "value": str(subject)}]
+    national = home.numbering.identifier(subject, locale)
+    if national is not None:
+        resource["identifier"].append(national)
+    resource["active"] = True
+    resource["name"] = [name]
+    resource["telecom"] = people.contacts(draws, city, name, locale)
+    resource["gender"] = gender
+    if gender == "other" and locale.other_gender:
+        resource["_gender"] = locale.other_gender
     if facts.birth is not None:
         resource |= _birth(facts.birth)
     if facts.death is not None:
@@ -146,11 +167,24 @@ def patient(
     resource["address"] = [{"use": "home", **address}]
     if facts.marital is not None:
         resource["maritalStatus"] = _marital(facts.marital)
-    if facts.language is not None:
-        resource["communication"] = [{"language": _language(facts.language), "preferred": True}]
+    language = facts.language or locale.language
+    if language is not None:
+        resource["communication"] = [{"language": _language(language), "preferred": True}]
     resource["generalPractitioner"] = [links.practitioner]
     resource["managingOrganization"] = links.organization
     return resource
+
+
+def _us_extensions(facts: Demographics) -> list[Any]:
+    """The extensions of US Core: race, ethnicity, and the sex recorded as that at birth."""
+    extensions: list[Any] = []
+    if facts.race is not None:
+        extensions.append(_omb_extension("us-core-race", facts.race, codes.RACES, _RACE_WORDS))
+    if facts.ethnicity is not None:
+        extensions.append(_omb_extension("us-core-ethnicity", facts.ethnicity, codes.ETHNICITIES, _ETHNICITY_WORDS))
+    if facts.gender in _BIRTH_SEX:
+        extensions.append(_BIRTH_SEX[facts.gender])
+    return extensions
 
 
 def _birth(time: str) -> Resource:

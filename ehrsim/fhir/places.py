@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from ehrsim.fhir import identity, people
 from ehrsim.fhir.fragments import HL7, Labels, Resource, concept
+from ehrsim.fhir.locales import Locale
+from ehrsim.fhir.locales.us import UNITED_STATES
 
 ORGANIZATIONS = 8
 PRACTITIONERS_EACH = 4
-_NAMES = ("Cedar", "Elm", "Harbor", "Juniper", "Lakeside", "Maple", "Prairie", "Summit")
 
 
 class Place(NamedTuple):
@@ -22,33 +23,34 @@ class Place(NamedTuple):
     name: str
 
 
-@lru_cache(maxsize=1)
-def places() -> tuple[Place, ...]:
-    """The fixed set; the same in every export, so that uploads to one server share it."""
+@lru_cache(maxsize=8)
+def places(locale: Locale = UNITED_STATES) -> tuple[Place, ...]:
+    """The fixed set of a locale; the same in every export, so that uploads to one server share it."""
     return tuple(
         Place(
-            identity.uuid_of("Organization", number),
-            identity.uuid_of("Location", number),
-            tuple(identity.uuid_of("Practitioner", number, each) for each in range(PRACTITIONERS_EACH)),
-            f"{name} Synthetic Health Center",
+            identity.uuid_of("Organization", locale.code, number),
+            identity.uuid_of("Location", locale.code, number),
+            tuple(identity.uuid_of("Practitioner", locale.code, number, each) for each in range(PRACTITIONERS_EACH)),
+            name,
         )
-        for number, name in enumerate(_NAMES)
+        for number, name in enumerate(locale.places[:ORGANIZATIONS])
     )
 
 
-def place_resources(number: int, labels: Labels, prefix: dict[str, str]) -> list[Resource]:
+def place_resources(
+    number: int, labels: Labels, prefix: dict[str, str], locale: Locale = UNITED_STATES
+) -> list[Resource]:
     """The resources of one place; `prefix` stands before an id in a reference to each type of resource."""
-    place = places()[number]
-    key = identity.key_of("place", number).tolist()
-    draws = people.Draws((key[0], key[1]))
-    address, city = people.address(draws)
+    place = places(locale)[number]
+    draws = _draws(locale, number)
+    address, city = people.address(draws, locale)
     phone = people.telephone(draws, city, "work")
     managing = {"reference": prefix["Organization"] + place.organization, "display": place.name}
     organization: Resource = {
         "resourceType": "Organization",
         "id": place.organization,
         "meta": labels.meta("us-core-organization"),
-        "identifier": [people.national_provider_identifier(number)],
+        **_identifier(locale, number),
         "active": True,
         "type": [concept(f"{HL7}organization-type", "prov", "Healthcare Provider")],
         "name": place.name,
@@ -70,12 +72,21 @@ def place_resources(number: int, labels: Labels, prefix: dict[str, str]) -> list
             "resourceType": "Practitioner",
             "id": uuid,
             "meta": labels.meta("us-core-practitioner"),
-            "identifier": [people.national_provider_identifier(1_000 + number * PRACTITIONERS_EACH + each)],
+            **_identifier(locale, 1_000 + number * PRACTITIONERS_EACH + each),
             "active": True,
-            "name": [people.name(draws, None)],
+            "name": [people.name(_draws(locale, number, each), None, locale=locale)],
             "telecom": [phone],
             "address": [address],
         }
         for each, uuid in enumerate(place.practitioners)
     ]
     return [organization, location, *practitioners]
+
+
+def _draws(locale: Locale, *numbers: int) -> people.Draws:
+    return people.Draws(tuple(identity.key_of("place", locale.code, *numbers).tolist()))
+
+
+def _identifier(locale: Locale, number: int) -> Resource:
+    """The member of a provider's identifier, where the country has one that is set aside for tests."""
+    return {"identifier": [locale.provider_identifier(number)]} if locale.provider_identifier else {}
