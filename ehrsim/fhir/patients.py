@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -175,13 +176,13 @@ def patient(
     return resource
 
 
-def _us_extensions(facts: Demographics) -> list[Any]:
+def _us_extensions(facts: Demographics) -> list[Fragment]:
     """The extensions of US Core: race, ethnicity, and the sex recorded as that at birth."""
-    extensions: list[Any] = []
+    extensions: list[Fragment] = []
     if facts.race is not None:
-        extensions.append(_omb_extension("us-core-race", facts.race, codes.RACES, _RACE_WORDS))
+        extensions.append(_race(facts.race))
     if facts.ethnicity is not None:
-        extensions.append(_omb_extension("us-core-ethnicity", facts.ethnicity, codes.ETHNICITIES, _ETHNICITY_WORDS))
+        extensions.append(_ethnicity(facts.ethnicity))
     if facts.gender in _BIRTH_SEX:
         extensions.append(_BIRTH_SEX[facts.gender])
     return extensions
@@ -192,6 +193,16 @@ def _birth(time: str) -> Resource:
     if time[10:] != "T00:00:00Z":
         members["_birthDate"] = {"extension": [{"url": f"{EXTENSIONS}patient-birthTime", "valueDateTime": time}]}
     return members
+
+
+@lru_cache(maxsize=256)
+def _race(value: str) -> Fragment:
+    return fragment(_omb_extension("us-core-race", value, codes.RACES, _RACE_WORDS))
+
+
+@lru_cache(maxsize=256)
+def _ethnicity(value: str) -> Fragment:
+    return fragment(_omb_extension("us-core-ethnicity", value, codes.ETHNICITIES, _ETHNICITY_WORDS))
 
 
 def _omb_extension(profile: str, value: str, displays: dict[str, str], words: dict[str, str]) -> Resource:
@@ -208,15 +219,17 @@ def _omb_extension(profile: str, value: str, displays: dict[str, str], words: di
     return {"url": US_CORE + profile, "extension": parts}
 
 
-def _marital(value: str) -> Resource:
+@lru_cache(maxsize=256)
+def _marital(value: str) -> Fragment:
     display = MARITAL_STATUSES.get(value)
-    return concept(f"{HL7}v3-MaritalStatus", value, display) if display else {"text": value}
+    return fragment(concept(f"{HL7}v3-MaritalStatus", value, display) if display else {"text": value})
 
 
-def _language(value: str) -> Resource:
+@lru_cache(maxsize=256)
+def _language(value: str) -> Fragment:
     if not _LANGUAGE_TAG.fullmatch(value):
-        return {"text": value}
-    return concept(codes.uri("BCP47"), value, _LANGUAGES.get(value, value))
+        return fragment({"text": value})
+    return fragment(concept(codes.uri("BCP47"), value, _LANGUAGES.get(value, value)))
 
 
 def provenance(uuid: str, target: Fragment, organization: Fragment, recorded: str | None, labels: Labels) -> Resource:

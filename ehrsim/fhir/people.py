@@ -25,7 +25,9 @@ class Draws:
     """Small numbers taken one after another from the words of a hash; a person needs less than four of 64 bits."""
 
     def __init__(self, words: tuple[int, ...]) -> None:
-        self._rest = sum(word << (64 * place) for place, word in enumerate(words))
+        self._rest = 0
+        for word in reversed(words):
+            self._rest = self._rest << 64 | word
 
     def below(self, bound: int) -> int:
         """The next number from 0 to `bound - 1`."""
