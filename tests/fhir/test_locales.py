@@ -40,10 +40,10 @@ def _is_nhs(digits: str) -> bool:
 
 
 def _is_insured_person(value: str) -> bool:
-    """By a table instead of sums of digits: of twice 0 to 9."""
-    doubled = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
-    digits = [int(digit) for digit in f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'.index(value[0]) + 1:02d}{value[1:-1]}"]
-    return sum(doubled[digit] if place % 2 else digit for place, digit in enumerate(digits)) % 10 == int(value[-1])
+    """In words: the digits of all products, put in a row and added up, end in the check digit."""
+    digits = f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'.index(value[0]) + 1:02d}{value[1:-1]}"
+    products = "".join(str(int(digit) * weight) for digit, weight in zip(digits, [1, 2] * 5, strict=True))
+    return str(sum(map(int, products)))[-1] == value[-1]
 
 
 def test_luhn_of_published_examples():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_DOUBLED = str.maketrans("0123456789", "0246813579")
+"""The sums of the digits of twice each digit."""
+
 
 def luhn(digits: str) -> int:
     """The check digit that ISO/IEC 7812-1 appends to a number; providers of the US have it over 80840 and theirs (CMS).
@@ -9,8 +12,7 @@ def luhn(digits: str) -> int:
     >>> luhn("80840" + "123456789")
     3
     """
-    doubled = sum(sum(divmod(2 * int(digit), 10)) for digit in digits[::-2])
-    return -(doubled + sum(int(digit) for digit in digits[-2::-2])) % 10
+    return -(sum(map(int, digits[::-2].translate(_DOUBLED))) + sum(map(int, digits[-2::-2]))) % 10
 
 
 def modulus_11(digits: str) -> int:
@@ -19,8 +21,7 @@ def modulus_11(digits: str) -> int:
     >>> modulus_11("943476591")
     9
     """
-    weighted = sum(weight * int(digit) for weight, digit in zip(range(10, 1, -1), digits, strict=True))
-    return -weighted % 11
+    return -sum(weight * int(digit) for weight, digit in zip(range(10, 1, -1), digits, strict=True)) % 11
 
 
 def insured_person(value: str) -> int:
@@ -33,5 +34,4 @@ def insured_person(value: str) -> int:
     5
     """
     digits = f"{ord(value[0]) - ord('A') + 1:02d}{value[1:]}"
-    products = (int(digit) * (1 + place % 2) for place, digit in enumerate(digits))
-    return sum(sum(divmod(product, 10)) for product in products) % 10
+    return (sum(map(int, digits[::2])) + sum(map(int, digits[1::2].translate(_DOUBLED)))) % 10
