@@ -103,12 +103,12 @@ def test_no_two_subjects_of_a_run_share_a_number(name):
 
 
 def test_an_unknown_locale_is_answered_with_the_list(tmp_path, every_row, capsys):
-    with pytest.raises(UsageError, match=r"locale.*xx.*us, gb, de"):
+    with pytest.raises(UsageError, match=r"locale.*xx.*us, gb, de, fr"):
         export_fhir(every_row, tmp_path / "out", locale="xx")
     every_row.write_parquet(tmp_path / "events.parquet")
     command = ["export", str(tmp_path / "events.parquet"), "--out", str(tmp_path / "out"), "--locale"]
     assert run([*command, "xx"]) == 2
-    assert "us, gb, de" in capsys.readouterr().err
+    assert "us, gb, de, fr" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert run([*command, "gb"]) == 0
     assert b"nhs-number" in (tmp_path / "out" / "Patient.ndjson").read_bytes()
@@ -192,7 +192,7 @@ def test_patients_speak_what_the_events_say_else_the_language_of_their_country(r
         spoken[name] = [
             [one["language"]["coding"][0]["code"] for one in patient.get("communication", [])] for patient in patients
         ]
-    assert spoken == {"us": [["es"], []], "gb": [["es"], ["en-GB"]], "de": [["es"], ["de"]]}
+    assert spoken == {"us": [["es"], []], "gb": [["es"], ["en-GB"]], "de": [["es"], ["de"]], "fr": [["es"], ["fr"]]}
 
 
 @pytest.mark.parametrize("name", LOCALES)

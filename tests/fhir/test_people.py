@@ -23,11 +23,18 @@ TELEPHONES = {
     "gb": r"01(1[3-8]|[2-6]1) 496 0\d{3}|0191 498 0\d{3}|020 7946 0\d{3}|028 9649 6\d{3}|029 2018 0\d{3}|01632 960\d{3}"
     r"|07700 900\d{3}",
     "de": r"(030 23125|069 90009|040 66969|0221 4710|089 99998)\d{3}|(0171 39200|0176 040690)\d{2}",
+    "fr": r"(01 99 00|02 61 91|03 53 01|04 65 71|05 36 49|06 39 98) \d\d \d\d",
 }
-"""What the regulators set aside: NANPA (555-0100 to 0199), Ofcom (numbers for drama), Bundesnetzagentur (148/2021)."""
-POSTAL_CODES = {"us": r"\d{5}", "gb": r"[A-Z]{1,2}\d{1,2} \dZZ", "de": r"\d{5}"}
-STREETS = {"us": r"\d+ Synthetic .+", "gb": r"\d+ Synthetic .+", "de": r"Synthetische.? .+ \d+"}
-STATES = {"us": r"[A-Z]{2}", "gb": "England|Scotland|Wales|Northern Ireland", "de": r"DE-[A-Z]{2}"}
+"""What the regulators set aside: NANPA (555-0100 to 0199), Ofcom (numbers for drama), Bundesnetzagentur (148/2021),
+Arcep (2018-0881)."""
+POSTAL_CODES = {"us": r"\d{5}", "gb": r"[A-Z]{1,2}\d{1,2} \dZZ", "de": r"\d{5}", "fr": r"\d{5}"}
+STREETS = {
+    "us": r"\d+ Synthetic .+",
+    "gb": r"\d+ Synthetic .+",
+    "de": r"Synthetische.? .+ \d+",
+    "fr": r"\d+ [a-zé]+ Synthétique des .+",
+}
+STATES = {"us": r"[A-Z]{2}", "gb": "England|Scotland|Wales|Northern Ireland", "de": r"DE-[A-Z]{2}", "fr": r"[\w' -]+"}
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ A locale is a file of this folder, which is data, and a line in `LOCALES`; docs/
 """
 
 from ehrsim.fhir.locales.de import GERMANY
+from ehrsim.fhir.locales.fr import FRANCE
 from ehrsim.fhir.locales.gb import UNITED_KINGDOM
 from ehrsim.fhir.locales.locale import City, Locale, NationalNumber, NumberRange
 from ehrsim.fhir.locales.us import UNITED_STATES
@@ -12,6 +13,7 @@ LOCALES: dict[str, Locale] = {
     "us": UNITED_STATES,
     "gb": UNITED_KINGDOM,
     "de": GERMANY,
+    "fr": FRANCE,
 }
 
 __all__ = ["LOCALES", "City", "Locale", "NationalNumber", "NumberRange"]
