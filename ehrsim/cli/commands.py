@@ -259,6 +259,7 @@ def export(
         Parameter(help="Hold none, one of every shape with some hundred others, or all against fhir.resources."),
     ] = "fast",
     seed: Seed = 0,
+    locale: Annotated[str, Parameter(help="Country of the people and places: us (with US Core), gb, de …")] = "us",
     overwrite: Overwrite = False,
 ) -> None:
     """Write events as FHIR R4 (US Core 6.1), every resource labelled as synthetic.
@@ -281,6 +282,7 @@ def export(
             exclude=exclude or (),
             validate=validate,
             seed=seed,
+            locale=locale,
             overwrite=overwrite,
             progress=progress,
         )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ehrsim.fhir import identity, profiles
+from ehrsim.fhir import identity, people, profiles
 from ehrsim.fhir.care import appointments, care_teams, goals, lists, related_persons
 from ehrsim.fhir.encounters import Place, encounters, periods
 from ehrsim.fhir.financial import claims, coverages
@@ -19,7 +19,7 @@ from ehrsim.fhir.links import Links
 from ehrsim.fhir.losses import is_bare_panel
 from ehrsim.fhir.medication_use import medication_use, ordered
 from ehrsim.fhir.notes import notes
-from ehrsim.fhir.patients import PatientLinks, demographics, patient, provenance
+from ehrsim.fhir.patients import Home, PatientLinks, demographics, patient, provenance
 from ehrsim.fhir.places import ORGANIZATIONS, PRACTITIONERS_EACH, places
 from ehrsim.fhir.record import MOMENT, Batch, Record, moments
 from ehrsim.fhir.resources import MAPPINGS, Event, blood_pressure
@@ -158,15 +158,16 @@ def _patients(record: Record) -> Batch:
     count = len(table.subjects)
     own = links.practitioner[len(links.visit_ids) :]
     prefix = links.prefix["Organization"]
-    organizations = [reference(prefix + place.organization, place.name) for place in places()]
+    organizations = [reference(prefix + place.organization, place.name) for place in places(links.locale)]
     of_subject = [
         PatientLinks(links.practitioners[place, each], organizations[place])
         for place, each in zip(links.place.tolist(), own.tolist(), strict=True)
     ]
     facts = demographics(table, shapes)
-    lanes = [(int(one), int(other)) for one, other in table.subject_lanes.tolist()]
-    columns = (links.subject_ids, table.subjects.tolist(), lanes, facts, of_subject)
-    resources = map(patient, *columns, [shapes.labels] * count)
+    home = Home(links.locale, people.numbering(shapes.labels.source, links.locale))
+    words = people.words_of(table.subject_lanes)
+    columns = (links.subject_ids, table.subjects.tolist(), words, facts, of_subject)
+    resources = map(patient, *columns, [home] * count, [shapes.labels] * count)
     filled = np.array([sum(1 << bit for bit, fact in enumerate(known) if fact is not None) for known in facts])
     return Batch("Patient", links.subject_ids, np.arange(count), filled, resources)
 
@@ -186,7 +187,7 @@ def _encounters(record: Record, booked: list[Fragment | None]) -> Batch:
 
 
 def _visit_place(number: int, practitioner: int, links: Links) -> Place:
-    place, prefix = places()[number], links.prefix
+    place, prefix = places(links.locale)[number], links.prefix
     individual = {"reference": prefix["Practitioner"] + place.practitioners[practitioner]}
     return Place(
         fragment([{"individual": individual}]),
@@ -301,7 +302,8 @@ def _provenances(table: Table, links: Links, shapes: Shapes) -> Batch:
         time=pl.max_horizontal(table.frame["time"], table.frame["end_time"])
     )
     last = latest.group_by("subject", maintain_order=True).agg(pl.col("time").max())["time"]
-    organizations = [reference(links.prefix["Organization"] + place.organization, place.name) for place in places()]
+    prefix = links.prefix["Organization"]
+    organizations = [reference(prefix + place.organization, place.name) for place in places(links.locale)]
     targets = [reference(links.prefix["Patient"] + uuid) for uuid in links.subject_ids]
     whose = [organizations[place] for place in links.place.tolist()]
     columns = (ids, targets, whose, date_times(last).tolist())

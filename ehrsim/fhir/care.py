@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ehrsim import codes
-from ehrsim.fhir import people
+from ehrsim.fhir import identity, people
 from ehrsim.fhir.fragments import HL7, Fragment, Resource, concept, fragment, reference
 from ehrsim.fhir.places import places
 from ehrsim.fhir.record import Batch, Record, batch, derived_ids
@@ -31,13 +31,13 @@ _EMERGENCY = concept(f"{HL7}v2-0131", "C", "Emergency Contact")
 
 def related_persons(record: Record) -> Batch:
     """Somebody to call for each patient."""
-    lanes, subjects = record.table.subject_lanes, record.links.subjects.tolist()
-    ids = derived_ids("RelatedPerson", lanes)
+    locale, subjects = record.links.locale, record.links.subjects.tolist()
+    lanes = identity.hashed(identity.key_of("RelatedPerson"), *record.table.subject_lanes.T)
     meta = record.labels.derived("us-core-relatedperson")
 
-    def related(uuid: str, subject: Fragment) -> Resource:
-        draws = people.Draws((int(uuid[:8], 16) << 24 | int(uuid[-6:], 16), int(uuid[24:], 16)))
-        address, city = people.address(draws)
+    def related(uuid: str, subject: Fragment, words: tuple[int, ...]) -> Resource:
+        draws = people.Draws(words)
+        address, city = people.address(draws, locale)
         code, display = _RELATIONS[draws.below(len(_RELATIONS))]
         return {
             "resourceType": "RelatedPerson",
@@ -46,12 +46,13 @@ def related_persons(record: Record) -> Batch:
             "active": True,
             "patient": subject,
             "relationship": [concept(f"{HL7}v3-RoleCode", code, display), _EMERGENCY],
-            "name": [people.name(draws, None)],
+            "name": [people.name(draws, None, locale=locale)],
             "telecom": [people.telephone(draws, city, "home")],
             "address": [address],
         }
 
-    return batch("RelatedPerson", ids, np.arange(len(ids)), 0, map(related, ids, subjects))
+    ids = identity.uuids(lanes)
+    return batch("RelatedPerson", ids, np.arange(len(ids)), 0, map(related, ids, subjects, people.words_of(lanes)))
 
 
 _LEADER = concept(codes.uri("SNOMED"), "446050000", "Primary care provider")
@@ -65,7 +66,9 @@ def care_teams(record: Record) -> tuple[Batch, list[Fragment]]:
     ids = derived_ids("CareTeam", record.table.subject_lanes)
     meta = record.labels.derived("us-core-careteam")
     own = links.practitioners[links.place, links.practitioner[len(links.visit_ids) :]].tolist()
-    organizations = [reference(links.prefix["Organization"] + place.organization, place.name) for place in places()]
+    organizations = [
+        reference(links.prefix["Organization"] + place.organization, place.name) for place in places(links.locale)
+    ]
     where = [organizations[place] for place in links.place.tolist()]
 
     def team(uuid: str, subject: Fragment, practitioner: Fragment, organization: Fragment) -> Resource:

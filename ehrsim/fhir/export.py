@@ -15,6 +15,7 @@ from ehrsim.fhir.batches import batches
 from ehrsim.fhir.fragments import Labels, Resource, encoded
 from ehrsim.fhir.groups import Events
 from ehrsim.fhir.links import link
+from ehrsim.fhir.locales import LOCALES
 from ehrsim.fhir.losses import count_losses
 from ehrsim.fhir.places import ORGANIZATIONS, payer_resource, place_resources
 from ehrsim.fhir.report import ExportReport
@@ -41,6 +42,7 @@ def export_fhir(
     exclude: Iterable[str] = (),
     validate: Validate = "fast",
     seed: int = 0,
+    locale: str = "us",
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> ExportReport:
@@ -53,28 +55,36 @@ def export_fhir(
     All types of resources are written but those of payment (Coverage, Claim, ExplanationOfBenefit), which are to be
     asked for with `include`; those of `exclude` are left out, with all that refers to them.
     Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any format,
-    order or subset of the subjects. `validate` holds against fhir.resources `none` of them, the first resource
+    order or subset of the subjects. People and places are those of `locale`, a key of `LOCALES`; all but `us` are plain
+    FHIR R4 without US Core. `validate` holds against fhir.resources `none` of them, the first resource
     of every shape with some hundred others (`fast`), or all (`full`). Memory is bounded by a group of some hundred
     thousand events.
 
     Raises `InputError` for a source that is no event table, `UsageError` for an unknown option or an output that
     exists, `GateError` for a resource that is not valid; then nothing is written.
     """
-    for option, value, known in (("format", format, get_args(Format)), ("validate", validate, get_args(Validate))):
+    for option, value, known in (
+        ("format", format, get_args(Format)),
+        ("validate", validate, get_args(Validate)),
+        ("locale", locale, tuple(LOCALES)),
+    ):
         if value not in known:
             raise UsageError(f"unknown {option} `{value}`", hint=f"expected one of {', '.join(known)}")
     layout = Layout(format, entries, shard, compressed, chosen_types(include, exclude))
     layout.check()
+    country = LOCALES[locale]
     report = ExportReport(format=format)
     with atomic_directory(Path(out), overwrite=overwrite) as folder, ExitStack() as stack:
         source = groups.open_source(events)
         key = identity.run_key(source.dataset, seed)
-        labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}")
+        labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}", country.us_core)
         shapes, validator = Shapes(labels), Validator(validate, report)
         prefix = layout.prefixes()
-        places = [_of_types(place_resources(number, labels, prefix), layout) for number in range(ORGANIZATIONS)]
+        places = [
+            _of_types(place_resources(number, labels, prefix, country), layout) for number in range(ORGANIZATIONS)
+        ]
         if "Coverage" in layout.types:
-            places.append([payer_resource(labels)])
+            places.append([payer_resource(labels, country)])
         validator.check(chain.from_iterable(places))
         writer = _writer(layout, folder, places, labels, stack)
         parts = groups.parts(source, GROUP_EVENTS[format], report)
@@ -84,7 +94,7 @@ def export_fhir(
             if not frame.is_empty():
                 table = table_of(frame, shapes, groups.descriptions_in(frame, source.descriptions), key)
                 count_losses(table, shapes, report, layout.types)
-                links = link(table, prefix)
+                links = link(table, prefix, country)
                 for batch in batches(table, shapes, links, layout.types):
                     writer.write(batch, validator.checked(batch, map(encoded, batch.resources)))
                 writer.end_group(table, links.place.tolist())

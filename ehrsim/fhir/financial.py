@@ -57,7 +57,9 @@ def claims(record: Record, coverages: list[Fragment], ends: list[str | None]) ->
         return
     subject = visits.subject[chosen]
     kinds = stays(record)[chosen].astype(np.int64)
-    organizations = [reference(links.prefix["Organization"] + place.organization, place.name) for place in places()]
+    organizations = [
+        reference(links.prefix["Organization"] + place.organization, place.name) for place in places(links.locale)
+    ]
     common = (
         kinds.tolist(),
         links.subjects[subject].tolist(),

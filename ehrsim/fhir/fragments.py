@@ -67,14 +67,16 @@ class Labels(NamedTuple):
     """What labels every resource of an export: where it comes from, and that it is synthetic."""
 
     source: str
+    us_core: bool = True
+    """Whether resources claim US Core profiles; they are plain FHIR R4 if not."""
 
     def meta(self, profile: str | None = None) -> Fragment:
         """The metadata of a resource, with the US Core profile of that name, or none."""
-        return _meta(self.source, profile)
+        return _meta(self.source, profile if self.us_core else None)
 
     def derived(self, profile: str | None = None) -> Fragment:
         """As `meta`, of a resource that no event is told by: it follows from others, or is invented."""
-        return _meta(self.source, profile, derived=True)
+        return _meta(self.source, profile if self.us_core else None, derived=True)
 
 
 @lru_cache(maxsize=256)

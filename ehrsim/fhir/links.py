@@ -8,6 +8,8 @@ import numpy as np
 
 from ehrsim.fhir import identity
 from ehrsim.fhir.fragments import fragment, reference
+from ehrsim.fhir.locales import Locale
+from ehrsim.fhir.locales.us import UNITED_STATES
 from ehrsim.fhir.places import ORGANIZATIONS, PRACTITIONERS_EACH, places
 from ehrsim.fhir.table import Ints, Objects, Table, objects
 
@@ -16,6 +18,8 @@ class Links(NamedTuple):
     """References of a group: encoded once for each subject and each visit."""
 
     prefix: dict[str, str]
+    locale: Locale
+    """That of the people and places referred to."""
     subject_ids: list[str]
     visit_ids: list[str]
     subjects: Objects
@@ -31,15 +35,17 @@ class Links(NamedTuple):
     """The same, each in a list."""
 
 
-def link(table: Table, prefix: dict[str, str]) -> Links:
+def link(table: Table, prefix: dict[str, str], locale: Locale = UNITED_STATES) -> Links:
     """The references that the resources of a table share; `prefix` stands before the id for each resource type."""
     subject_ids, visit_ids = identity.uuids(table.subject_lanes), identity.uuids(table.visits.lanes)
     subjects = [reference(prefix["Patient"] + uuid) for uuid in subject_ids]
     visits = [reference(prefix["Encounter"] + uuid) for uuid in visit_ids]
     chosen = np.concatenate([table.visits.lanes[:, 0], table.subject_lanes[:, 1]]) % np.uint64(PRACTITIONERS_EACH)
-    practitioners = [reference(prefix["Practitioner"] + uuid) for place in places() for uuid in place.practitioners]
+    ids = [uuid for place in places(locale) for uuid in place.practitioners]
+    practitioners = [reference(prefix["Practitioner"] + uuid) for uuid in ids]
     return Links(
         prefix,
+        locale,
         subject_ids,
         visit_ids,
         objects(subjects),

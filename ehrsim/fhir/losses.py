@@ -7,7 +7,7 @@ import numpy as np
 from ehrsim.fhir import profiles
 from ehrsim.fhir.encounters import TIME_UNITS, ends_in_order
 from ehrsim.fhir.groups import example
-from ehrsim.fhir.patients import DEMOGRAPHICS, GENDERS, repeated
+from ehrsim.fhir.patients import DEMOGRAPHICS, GENDERS, US_CORE_FACTS, repeated
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.resources import MAPPINGS
 from ehrsim.fhir.shapes import CODED, ENDED, KINDS, NUMBER_OF, NUMERIC, TEXT, TIMED, Shapes
@@ -51,11 +51,16 @@ def _whole_events(table: Table, shapes: Shapes) -> dict[str, Ints]:
     parts = np.concatenate([table.rows_of(kind) for kind in _VISIT_PARTS])
     carried_ends = visits.end[ends_in_order(table)]
     genders = table.rows_of("gender")
+    again = repeated(table)
+    us_core_only = np.concatenate([table.rows_of(kind) for kind in US_CORE_FACTS])
+    if shapes.labels.us_core:
+        us_core_only = us_core_only[:0]
     known = np.array([shapes.codes[code].value in GENDERS for code in table.code[genders]], dtype=np.bool_)
     birth_and_death = np.concatenate([table.rows_of("birth"), table.rows_of("death")])
     return {
         "end of follow-up": table.rows_of("observation_end"),
-        "demographic fact beyond the first of its kind": repeated(table),
+        "demographic fact beyond the first of its kind": again,
+        "race or ethnicity, for which only US Core has a place": np.setdiff1d(us_core_only, again),
         "birth or death without a time": birth_and_death[(table.form[birth_and_death] & TIMED) == 0],
         "gender that is not male, female or other": genders[~known],
         "second start of a visit": np.setdiff1d(starts, visits.start),
@@ -113,8 +118,10 @@ def _count_visits(table: Table, shapes: Shapes, report: ExportReport) -> None:
 
 def _count_codes(table: Table, shapes: Shapes, report: ExportReport) -> None:
     """Count codes that are written as others."""
-    for reason in sorted({code.change for code in shapes.codes if code.change}):
-        changed = np.array([code.change == reason for code in shapes.codes], dtype=np.bool_)
+    placeless = () if shapes.labels.us_core else US_CORE_FACTS
+    coded = [code for code in shapes.codes if code.change and code.kind not in placeless]
+    for reason in sorted({code.change for code in coded if code.change}):
+        changed = np.array([code.change == reason and code.kind not in placeless for code in shapes.codes], np.bool_)
         _change(table, report, reason, np.flatnonzero(changed[table.code]))
 
 

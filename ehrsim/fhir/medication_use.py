@@ -139,7 +139,10 @@ def _medications(record: Record, rows: Ints) -> tuple[Batch, list[Fragment]]:
     """A Medication for each subject and drug, and for each of some orders a reference to it."""
     table = record.table
     pairs = table.subject[rows] * len(record.shapes.codes) + table.code[rows]
-    _, first, number = np.unique(pairs, return_index=True, return_inverse=True)
+    # In the order in which they came: numbers of codes depend on who else is in the group.
+    _, earliest, which = np.unique(pairs, return_index=True, return_inverse=True)
+    order = np.argsort(earliest)
+    first, number = earliest[order], np.argsort(order)[which]
     of_code = identity.text_words(code.code for code in record.shapes.codes)[table.code[rows[first]]]
     ids = derived_ids("Medication", table.subject_lanes[table.subject[rows[first]]], of_code)
     prefix = record.links.prefix["Medication"]

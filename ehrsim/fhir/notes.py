@@ -73,9 +73,10 @@ def notes(record: Record, starts: list[str | None], ends: list[str | None]) -> B
             "status": "current",
             "docStatus": "final",
             "type": _DISCHARGE if staying else _PROGRESS,
-            "category": _NOTE,
             "subject": subject,
         }
+        if record.labels.us_core:
+            resource["category"] = _NOTE
         if when is not None:
             resource["date"] = when
         resource["author"] = [author]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,9 @@ from ehrsim.fhir.fragments import (
     Resource,
     coding,
     concept,
+    fragment,
 )
+from ehrsim.fhir.locales import Locale
 from ehrsim.fhir.shapes import NUMBER_OF, Shapes
 from ehrsim.fhir.table import Objects, Table
 
@@ -55,6 +58,7 @@ _LANGUAGES = {
     "ar": "Arabic",
     "de": "German",
     "en": "English",
+    "en-GB": "English (Great Britain)",
     "en-US": "English (United States)",
     "es": "Spanish",
     "fr": "French",
@@ -67,8 +71,16 @@ _LANGUAGES = {
     "vi": "Vietnamese",
     "zh": "Chinese",
 }
+_RECORD_NUMBER = fragment(concept(f"{HL7}v2-0203", "MR", "Medical record number"))
+_BIRTH_SEX = {
+    gender: fragment({"url": f"{US_CORE}us-core-birthsex", "valueCode": code})
+    for gender, code in (("female", "F"), ("male", "M"))
+}
+"""US Core 6.1 and 8.0 agree on this extension; on us-core-sex they do not (a code, a Coding), so it is left out."""
 _LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[A-Z]{2})?")
 DEMOGRAPHICS = ("birth", "death", "gender", "race", "ethnicity", "marital", "language")
+US_CORE_FACTS = ("race", "ethnicity")
+"""Facts that only the extensions of US Core have a place for."""
 NEVER = "1970-01-01T00:00:00Z"
 """When a record without any time is recorded."""
 
@@ -121,32 +133,42 @@ class PatientLinks(NamedTuple):
     organization: Fragment
 
 
+class Home(NamedTuple):
+    """Where the patients of an export live, and how it numbers them."""
+
+    locale: Locale
+    numbering: people.Numbering
+
+
 def patient(
-    uuid: str, subject: int, lanes: tuple[int, int], facts: Demographics, links: PatientLinks, labels: Labels
+    uuid: str,
+    subject: int,
+    words: tuple[int, ...],
+    facts: Demographics,
+    links: PatientLinks,
+    home: Home,
+    labels: Labels,
 ) -> Resource:
-    """A Patient; what the events do not say (name, address …) is invented from the hash."""
+    """A Patient; what the events do not say (name, address …) is invented from the words of a hash."""
+    locale = home.locale
     gender = facts.gender if facts.gender in GENDERS else "unknown"
-    draws = people.Draws(lanes)
-    name = people.name(draws, gender)
-    address, city = people.address(draws)
-    resource: Resource = {
-        "resourceType": "Patient",
-        "id": uuid,
-        "meta": labels.meta("us-core-patient"),
-        "extension": [],
-        "identifier": [{"system": SUBJECT_SYSTEM, "value": str(subject)}],
-        "active": True,
-        "name": [name],
-        "telecom": [people.telephone(draws, city, "home")],
-        "gender": gender,
-    }
-    if facts.race is not None:
-        resource["extension"].append(_omb_extension("us-core-race", facts.race, codes.RACES, _RACE_WORDS))
-    if facts.ethnicity is not None:
-        extension = _omb_extension("us-core-ethnicity", facts.ethnicity, codes.ETHNICITIES, _ETHNICITY_WORDS)
-        resource["extension"].append(extension)
-    if not resource["extension"]:
-        del resource["extension"]
+    draws = people.Draws(words)
+    name = people.name(draws, gender, facts.birth, locale)
+    address, city = people.address(draws, locale)
+    resource: Resource = {"resourceType": "Patient", "id": uuid, "meta": labels.meta("us-core-patient")}
+    extensions = _us_extensions(facts) if locale.us_core else []
+    if extensions:
+        resource["extension"] = extensions
+    resource["identifier"] = [{"use": "usual", "type": _RECORD_NUMBER, "system": SUBJECT_SYSTEM, "value": str(subject)}]
+    national = home.numbering.identifier(subject, locale)
+    if national is not None:
+        resource["identifier"].append(national)
+    resource["active"] = True
+    resource["name"] = [name]
+    resource["telecom"] = people.contacts(draws, city, name, locale)
+    resource["gender"] = gender
+    if gender == "other" and locale.other_gender:
+        resource["_gender"] = locale.other_gender
     if facts.birth is not None:
         resource |= _birth(facts.birth)
     if facts.death is not None:
@@ -154,11 +176,24 @@ def patient(
     resource["address"] = [{"use": "home", **address}]
     if facts.marital is not None:
         resource["maritalStatus"] = _marital(facts.marital)
-    if facts.language is not None:
-        resource["communication"] = [{"language": _language(facts.language), "preferred": True}]
+    language = facts.language or locale.language
+    if language is not None:
+        resource["communication"] = [{"language": _language(language), "preferred": True}]
     resource["generalPractitioner"] = [links.practitioner]
     resource["managingOrganization"] = links.organization
     return resource
+
+
+def _us_extensions(facts: Demographics) -> list[Fragment]:
+    """The extensions of US Core: race, ethnicity, and the sex recorded as that at birth."""
+    extensions: list[Fragment] = []
+    if facts.race is not None:
+        extensions.append(_race(facts.race))
+    if facts.ethnicity is not None:
+        extensions.append(_ethnicity(facts.ethnicity))
+    if facts.gender in _BIRTH_SEX:
+        extensions.append(_BIRTH_SEX[facts.gender])
+    return extensions
 
 
 def _birth(time: str) -> Resource:
@@ -166,6 +201,16 @@ def _birth(time: str) -> Resource:
     if time[10:] != "T00:00:00Z":
         members["_birthDate"] = {"extension": [{"url": f"{EXTENSIONS}patient-birthTime", "valueDateTime": time}]}
     return members
+
+
+@lru_cache(maxsize=256)
+def _race(value: str) -> Fragment:
+    return fragment(_omb_extension("us-core-race", value, codes.RACES, _RACE_WORDS))
+
+
+@lru_cache(maxsize=256)
+def _ethnicity(value: str) -> Fragment:
+    return fragment(_omb_extension("us-core-ethnicity", value, codes.ETHNICITIES, _ETHNICITY_WORDS))
 
 
 def _omb_extension(profile: str, value: str, displays: dict[str, str], words: dict[str, str]) -> Resource:
@@ -182,15 +227,17 @@ def _omb_extension(profile: str, value: str, displays: dict[str, str], words: di
     return {"url": US_CORE + profile, "extension": parts}
 
 
-def _marital(value: str) -> Resource:
+@lru_cache(maxsize=256)
+def _marital(value: str) -> Fragment:
     display = MARITAL_STATUSES.get(value)
-    return concept(f"{HL7}v3-MaritalStatus", value, display) if display else {"text": value}
+    return fragment(concept(f"{HL7}v3-MaritalStatus", value, display) if display else {"text": value})
 
 
-def _language(value: str) -> Resource:
+@lru_cache(maxsize=256)
+def _language(value: str) -> Fragment:
     if not _LANGUAGE_TAG.fullmatch(value):
-        return {"text": value}
-    return concept(codes.uri("BCP47"), value, _LANGUAGES.get(value, value))
+        return fragment({"text": value})
+    return fragment(concept(codes.uri("BCP47"), value, _LANGUAGES.get(value, value)))
 
 
 def provenance(uuid: str, target: Fragment, organization: Fragment, recorded: str | None, labels: Labels) -> Resource:

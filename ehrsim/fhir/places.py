@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from ehrsim.fhir import identity, people
 from ehrsim.fhir.fragments import HL7, Labels, Resource, concept
+from ehrsim.fhir.locales import Locale
+from ehrsim.fhir.locales.us import UNITED_STATES
 
 ORGANIZATIONS = 8
 PRACTITIONERS_EACH = 4
-_NAMES = ("Cedar", "Elm", "Harbor", "Juniper", "Lakeside", "Maple", "Prairie", "Summit")
 
 
 PAYER, PAYER_NAME = identity.uuid_of("Organization", "payer"), "Synthetic Health Plan"
@@ -28,34 +29,36 @@ class Place(NamedTuple):
     name: str
 
 
-@lru_cache(maxsize=1)
-def places() -> tuple[Place, ...]:
-    """The fixed set; the same in every export, so that uploads to one server share it."""
+@lru_cache(maxsize=8)
+def places(locale: Locale = UNITED_STATES) -> tuple[Place, ...]:
+    """The fixed set of a locale; the same in every export, so that uploads to one server share it."""
+    each = range(PRACTITIONERS_EACH)
     return tuple(
         Place(
-            identity.uuid_of("Organization", number),
-            identity.uuid_of("Location", number),
-            tuple(identity.uuid_of("Practitioner", number, each) for each in range(PRACTITIONERS_EACH)),
-            tuple(identity.uuid_of("PractitionerRole", number, each) for each in range(PRACTITIONERS_EACH)),
-            f"{name} Synthetic Health Center",
+            identity.uuid_of("Organization", locale.code, number),
+            identity.uuid_of("Location", locale.code, number),
+            tuple(identity.uuid_of("Practitioner", locale.code, number, one) for one in each),
+            tuple(identity.uuid_of("PractitionerRole", locale.code, number, one) for one in each),
+            name,
         )
-        for number, name in enumerate(_NAMES)
+        for number, name in enumerate(locale.places[:ORGANIZATIONS])
     )
 
 
-def place_resources(number: int, labels: Labels, prefix: dict[str, str]) -> list[Resource]:
+def place_resources(
+    number: int, labels: Labels, prefix: dict[str, str], locale: Locale = UNITED_STATES
+) -> list[Resource]:
     """The resources of one place; `prefix` stands before an id in a reference to each type of resource."""
-    place = places()[number]
-    key = identity.key_of("place", number).tolist()
-    draws = people.Draws((key[0], key[1]))
-    address, city = people.address(draws)
+    place = places(locale)[number]
+    draws = _draws(locale, number)
+    address, city = people.address(draws, locale)
     phone = people.telephone(draws, city, "work")
     managing = {"reference": prefix["Organization"] + place.organization, "display": place.name}
     organization: Resource = {
         "resourceType": "Organization",
         "id": place.organization,
         "meta": labels.meta("us-core-organization"),
-        "identifier": [people.national_provider_identifier(number)],
+        **_identifier(locale, number),
         "active": True,
         "type": [concept(f"{HL7}organization-type", "prov", "Healthcare Provider")],
         "name": place.name,
@@ -77,9 +80,9 @@ def place_resources(number: int, labels: Labels, prefix: dict[str, str]) -> list
             "resourceType": "Practitioner",
             "id": uuid,
             "meta": labels.meta("us-core-practitioner"),
-            "identifier": [people.national_provider_identifier(1_000 + number * PRACTITIONERS_EACH + each)],
+            **_identifier(locale, 1_000 + number * PRACTITIONERS_EACH + each),
             "active": True,
-            "name": [people.name(draws, None)],
+            "name": [people.name(_draws(locale, number, each), None, locale=locale)],
             "telecom": [phone],
             "address": [address],
         }
@@ -106,11 +109,10 @@ def _role(place: Place, practitioner: str, uuid: str, labels: Labels, prefix: di
     }
 
 
-def payer_resource(labels: Labels) -> Resource:
+def payer_resource(labels: Labels, locale: Locale = UNITED_STATES) -> Resource:
     """The organisation that pays."""
-    key = identity.key_of("payer").tolist()
-    draws = people.Draws((key[0], key[1]))
-    address, city = people.address(draws)
+    draws = people.Draws(tuple(identity.key_of("payer", locale.code).tolist()))
+    address, city = people.address(draws, locale)
     return {
         "resourceType": "Organization",
         "id": PAYER,
@@ -121,3 +123,12 @@ def payer_resource(labels: Labels) -> Resource:
         "telecom": [people.telephone(draws, city, "work")],
         "address": [address],
     }
+
+
+def _draws(locale: Locale, *numbers: int) -> people.Draws:
+    return people.Draws(tuple(identity.key_of("place", locale.code, *numbers).tolist()))
+
+
+def _identifier(locale: Locale, number: int) -> Resource:
+    """The member of a provider's identifier, where the country has one that is set aside for tests."""
+    return {"identifier": [locale.provider_identifier(number)]} if locale.provider_identifier else {}

@@ -212,13 +212,13 @@ def _report(code: Coded, form: int, labels: Labels) -> Resource:
 
 
 def _care_plan(code: Coded, form: int, labels: Labels) -> Resource:
-    """A CarePlan has no code: it stands as the second category, and in the narrative."""
+    """A CarePlan has no code: it stands as the last category, and in the narrative."""
     return {
         **_head("CarePlan", labels, "us-core-careplan"),
         "text": narrative(code.display),
         "status": "completed" if form & ENDED else "active",
         "intent": "plan",
-        "category": [_ASSESS_PLAN, code.concept],
+        "category": [_ASSESS_PLAN, code.concept] if labels.us_core else [code.concept],
     }
 
 

@@ -1,4 +1,5 @@
-// Hold every resource of bundles or NDJSON files against base R4 and each US Core 6.1 profile it claims, with Medplum.
+// Hold every resource of bundles or NDJSON files against base R4 and each US Core profile it claims, with Medplum; the
+// profiles are those of the folder PROFILES, of US Core 6.1 if not given.
 // usage: FHIR_WORK=~/.cache/fhir-validators node medplum.mjs FILE...    prints errors, exits 1 if there is one
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
@@ -25,7 +26,7 @@ indexStructureDefinitionBundle(readJson('fhir/r4/profiles-types.json'));
 indexStructureDefinitionBundle(readJson('fhir/r4/profiles-resources.json'));
 
 const profiles = new Map();
-const folder = `${work}/igs/610/package`;
+const folder = process.env.PROFILES || `${work}/igs/610/package`;
 for (const name of fs.readdirSync(folder).filter((file) => file.startsWith('StructureDefinition'))) {
   const definition = JSON.parse(fs.readFileSync(`${folder}/${name}`));
   try {

@@ -11,6 +11,7 @@ import pytest
 import ehrsim
 from ehrsim import codes, reference
 from ehrsim.fhir import export_fhir
+from ehrsim.fhir.locales import LOCALES
 from ehrsim.fhir.writers import FINANCIAL_TYPES
 from ehrsim.importers import import_events
 from ehrsim.training import training_config
@@ -35,11 +36,16 @@ def work(shared) -> Path:
 
 @pytest.fixture(params=["specval", "medplum"])
 def check(request, work, shared):
-    """A function that holds all bundles of a folder against a validator and returns how many resources it checked."""
+    """A function that holds all bundles of a folder against a validator and returns how many resources it checked.
+
+    Its second argument is the folder of the version of US Core.
+    """
     script = MEDPLUM if request.param == "medplum" else shared / "fhir" / "validators" / "specval.mjs"
     environment = {**os.environ, "FHIR_WORK": str(work), "FHIR_IGS": str(work / "igs"), "NM_MISC": str(work / "npm")}
 
-    def run(folder: Path) -> int:
+    def run(folder: Path, us_core: str = "610") -> int:
+        if us_core != "610":
+            environment["PROFILES"] = str(work / "igs" / us_core / "package")
         files = [str(path) for path in sorted(folder.glob("*.json"))]
         found = subprocess.run(
             ["node", str(script), *files], capture_output=True, text=True, env=environment, check=False
@@ -59,6 +65,18 @@ def test_reference_patients_are_valid(check, tmp_path):
     population = reference.population(SUBJECTS, seed=5).filter(visit.is_null() | (visit < 4) | (visit % 16 == 3))
     report = export_fhir(population, tmp_path / "out", format="collection", include=FINANCIAL_TYPES)
     assert check(tmp_path / "out") >= sum(report.resources.values()) > 80 * SUBJECTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("locale", "us_core"), [*((name, "610") for name in LOCALES), ("us", "800")])
+def test_patients_of_every_country_are_valid(locale, us_core, check, tmp_path):
+    """Fifty, every tenth of another gender; those of the United States in US Core 6.1 and 8.0."""
+    visit, code = pl.col("visit_id"), pl.col("code")
+    few = reference.population(50, seed=9).filter(visit.is_null() | (visit < 3) | (visit % 16 == 3))
+    other = (pl.col("subject_id") % 10 == 0) & code.str.starts_with("GENDER//")
+    few = few.with_columns(pl.when(other).then(pl.lit("GENDER//other")).otherwise(code).alias("code"))
+    report = export_fhir(few, tmp_path / "out", format="collection", locale=locale)
+    assert check(tmp_path / "out", us_core) >= sum(report.resources.values()) > 50 * 50
 
 
 @pytest.mark.slow
