@@ -7,12 +7,11 @@ from itertools import chain
 from pathlib import Path
 from typing import get_args
 
-from ehrsim import codes
+from ehrsim import codes, groups
 from ehrsim.errors import UsageError
-from ehrsim.fhir import groups, identity
+from ehrsim.fhir import identity
 from ehrsim.fhir.batches import batches
 from ehrsim.fhir.fragments import Labels, Resource, encoded
-from ehrsim.fhir.groups import Events
 from ehrsim.fhir.links import link
 from ehrsim.fhir.losses import count_losses
 from ehrsim.fhir.places import ORGANIZATIONS, place_resources
@@ -21,6 +20,7 @@ from ehrsim.fhir.shapes import Shapes
 from ehrsim.fhir.table import table_of
 from ehrsim.fhir.validation import Validate, Validator
 from ehrsim.fhir.writers import ENTRIES, BundleWriter, Format, Layout, NdjsonWriter
+from ehrsim.groups import Events
 from ehrsim.outputs import atomic_directory
 from ehrsim.progress import Progress, silent
 
