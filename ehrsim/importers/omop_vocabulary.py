@@ -98,7 +98,7 @@ def coded(rows: pl.DataFrame, kind: codes.Kind) -> pl.Expr:
     Vaccines (CVX) stay immunizations whichever table they stand in.
     """
     pairs = rows.select("system", "kind").unique()
-    prefixes = [codes.join(_kind(*pair, kind), pair[0], "") for pair in pairs.iter_rows()]
+    prefixes = [codes.join(_kind(system, own, kind), system, "") for system, own in pairs.iter_rows()]
     keys = pl.concat_str("system", pl.col("kind").fill_null(""), separator="\n")
     known = pairs.select(keys).to_series()
     return keys.replace_strict(known, pl.Series(prefixes, dtype=pl.String), return_dtype=pl.String) + pl.col("value")

@@ -68,7 +68,9 @@ def mapping(wanted: Sequence[tuple[str, str]], folder: Path | None) -> Mapping:
     first = links.unique("source_id", keep="first", maintain_order=True)
     joined = sources.join(first, left_on="concept_id", right_on="source_id", how="left", maintain_order="left")
     rows = joined.select("vocabulary_id", "concept_code", "concept_id", "standard_id", "domain").iter_rows()
-    known = {(name, code): Target(source, standard or NO_CONCEPT, domain) for name, code, source, standard, domain in rows}
+    known = {
+        (name, code): Target(source, standard or NO_CONCEPT, domain) for name, code, source, standard, domain in rows
+    }
     kept = targets.join(first, left_on="concept_id", right_on="standard_id", how="semi")
     several = int((links["source_id"].value_counts()["count"] > 1).sum())
     return Mapping(known, pl.concat([sources, kept]).unique("concept_id", keep="first"), several)

@@ -118,7 +118,9 @@ def codebook(source: Source, vocabulary: Path | None, report: TableReport) -> Co
 
 def _survey(source: Source) -> tuple[dict[str, bool], dict[str, str], list[str], list[str]]:
     """The codes (and whether any event of theirs has a number), displays, coded answers and units of a source."""
-    found, answers, units = [], [], []
+    found: list[pl.DataFrame] = []
+    answers: list[pl.DataFrame] = []
+    units: list[pl.DataFrame] = []
     for table in source.tables:
         named = DESCRIPTION in table.collect_schema()
         described = pl.col(DESCRIPTION).drop_nulls().first() if named else pl.lit(None, pl.String).alias(DESCRIPTION)
@@ -175,7 +177,7 @@ def _unit_entry(unit: str) -> _Entry:
 
 def _concept_ids(entries: list[_Entry], local: dict[str, int], mapping: athena.Mapping) -> pl.DataFrame:
     """(text, concept_id, source_concept_id, domain_id) of some entries."""
-    rows = []
+    rows: list[tuple[str, int, int, str | None]] = []
     for entry in entries:
         target = mapping.targets.get((entry.vocabulary, entry.value))
         if target is None:

@@ -142,7 +142,9 @@ def vocabulary_tables(concepts: pl.DataFrame, version: str) -> dict[str, pl.Data
     """The tables that the concept table refers to, with the names that occur in it."""
     tables = {}
     for table in ("vocabulary", "domain", "concept_class"):
-        names = pl.concat([concepts[f"{table}_id"], pl.Series(["None"] if table == "vocabulary" else [], dtype=pl.String)])
+        names = pl.concat(
+            [concepts[f"{table}_id"], pl.Series(["None"] if table == "vocabulary" else [], dtype=pl.String)]
+        )
         rows = pl.DataFrame({f"{table}_id": names.unique().sort()})
         tables[table] = rows.with_columns(
             pl.col(f"{table}_id").alias(f"{table}_name"),

@@ -338,6 +338,7 @@ def _column(line: str) -> Column:
 
 def _definitions() -> dict[str, Definition]:
     tables: dict[str, list[Column]] = {}
+    columns: list[Column] = []
     for line in _LINES.strip().splitlines():
         if line.startswith(" "):
             columns.append(_column(line))

@@ -109,5 +109,3 @@ def _subject(rows: pl.DataFrame) -> str:
         return ""
     number = rows["visit_id"][0] if "visit_occurrence_id" in rows.columns else None
     return f"subject_id {rows['subject_id'][0]}" + (f", visit_id {number}" if number is not None else "")
-
-

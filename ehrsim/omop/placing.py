@@ -14,7 +14,7 @@ _OPERATORS = list(omop_vocabulary.OPERATORS.values())
 
 
 def placed(frame: pl.DataFrame, codebook: Codebook, slots: pl.DataFrame) -> pl.DataFrame:
-    """The events of whole subjects with what their codes become, and
+    """The events of whole subjects with what their codes become, and with columns that say where they go.
 
     `slot` of the subject; `began` and `ended`, the span of the subject's events without the birth; `when`, the time,
     else the beginning of that span; `table`; and `lost`, the reason why the event is not carried at all, else null.
@@ -49,7 +49,7 @@ def _spans(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _is_measured() -> pl.Expr:
-    """Whether an observation is a measurement: a number, with no text but a comparison, which alone has a column there."""
+    """Whether an observation is a measurement: a number, with no text but a comparison, which has a column there."""
     text = pl.col("text_value")
     return pl.col("numeric_value").is_not_null() & (text.is_null() | text.is_in(_OPERATORS))
 

@@ -1,7 +1,7 @@
 """The visit_occurrence table, and the number in it of each visit of the events.
 
-A visit is what events share a `visit_id`, or a start without one. OMOP asks every visit for a start and an end: where no
-event tells them, they are those of the visit's events.
+A visit is the events that share a `visit_id`, or a start without one. OMOP asks every visit for a start and an end:
+where no event tells them, they are those of the visit's events.
 """
 
 from __future__ import annotations
