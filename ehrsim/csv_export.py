@@ -34,8 +34,8 @@ _VALUES = {"numeric_value": True, "text_value": True}
 _DISPLAYS = {**codes.RACES, **codes.ETHNICITIES}
 
 _HEAD = """\
-# How `ehrsim import mapping.toml` reads events.csv. An event that names a value is made only from rows that have one, so
-# there is one for rows with a number, with a text, with both and with neither, for facts with a time and without.
+# How `ehrsim import mapping.toml` reads events.csv. An event that names a value is made only from rows that have one,
+# so there is one for rows with a number, with a text, with both and with neither, for facts with a time and without.
 
 [[tables]]
 file = "events.csv"
@@ -48,7 +48,7 @@ time = "{time}"
 
 
 def export_csv(events: Events, out: str | Path, *, overwrite: bool = False, progress: Progress = silent) -> TableReport:
-    """Write events (a MEDS folder, a Parquet file or a frame) as CSV files to the folder `out`, and say what was written.
+    """Write events (a MEDS folder, a Parquet file or a frame) as CSV files to the folder `out`, and report it.
 
     Times are `2020-12-31 23:59:59`, without a zone; an empty cell is no value. Importing `mapping.toml` gives the same
     events. Memory is bounded by a group of some hundred thousand events.

@@ -38,11 +38,11 @@ def export_meds(
     """Write events (a MEDS folder, a Parquet file or a frame) as a MEDS 0.4 data set to the folder `out`.
 
     A file holds whole subjects, `shard` events or a little more. `splits` are those of the source (`keep`; by a hash of
-    the subject where it has none), always those of the hash (`hash`), or `none`: then the files stand in `data/` itself.
+    the subject where it has none), always those of the hash (`hash`), or `none`: then the files stand in `data/`.
     `metadata/codes.parquet` has the descriptions and parents of codes. `strict` leaves out unit, visit and end time,
     which are counted in the report. Memory is bounded by a shard.
 
-    Raises `InputError` for a source that is no event table, `UsageError` for an unknown option or an output that exists.
+    Raises `InputError` for a source that is no event table, `UsageError` for an unknown option or an existing output.
     """
     if splits not in get_args(Splits):
         raise UsageError(f"unknown splits `{splits}`", hint=f"expected one of {', '.join(get_args(Splits))}")

@@ -95,7 +95,7 @@ def _read_folder(folder: Path, report: ImportReport) -> Iterator[pl.DataFrame]:
     tables.report_unused(found, USED, report)
     concepts = omop_vocabulary.read_concepts(found.get("concept"), report)
     persons = _persons(found["person"], report)
-    yield _statics(persons, report)
+    yield _statics(persons, concepts, report)
     known = persons.select("subject_id")
     death_events = _deaths(found.get("death"), known, concepts, report)
     yield death_events
@@ -141,7 +141,7 @@ def _born(persons: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
     return persons
 
 
-def _statics(persons: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
+def _statics(persons: pl.DataFrame, concepts: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
     """Birth, sex, race and ethnicity; without a concept that is known, the source's word for it."""
     meanings = (
         ("gender", omop_vocabulary.GENDERS, people.GENDERS),
@@ -152,9 +152,11 @@ def _statics(persons: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
     for domain, standard, words in meanings:
         identifiers = (f"{domain}_concept_id", f"{domain}_source_concept_id")
         known = [pl.col(name).replace_strict(standard, default=None, return_dtype=pl.String) for name in identifiers]
+        rows = omop_vocabulary.look_up(persons, f"{domain}_source_concept_id", concepts, "local_")
+        local = pl.when(pl.col("local_kind") == domain).then("local_value")
         word = pl.col(f"{domain}_source_value")
         spelled = pl.when(word.str.contains("[A-Za-z]")).then(people.word_codes(word, words))
-        part = people.static(persons, domain.upper(), pl.coalesce(*known, spelled))
+        part = people.static(rows, domain.upper(), pl.coalesce(*known, local, spelled))
         report.find(f"person: {domain} unknown", persons.height - part.height)
         parts.append(part)
     return pl.concat(parts)

@@ -61,7 +61,7 @@ _LOCAL = "OMOP"
 
 
 def read_concepts(table: Table | None, report: ImportReport) -> pl.DataFrame:
-    """The CONCEPT table as (concept_id, system, value, name, kind), one row a concept, without concept 0 ("no match")."""
+    """The CONCEPT table as (concept_id, system, value, name, kind), a row a concept, without concept 0 ("no match")."""
     schema = {"concept_id": pl.Int64(), **dict.fromkeys(("system", "value", "name", "kind"), pl.String())}
     if table is None:
         report.find("no concept table: codes are the source's own values")
@@ -86,7 +86,7 @@ def read_concepts(table: Table | None, report: ImportReport) -> pl.DataFrame:
 
 
 def look_up(rows: pl.DataFrame, column: str, concepts: pl.DataFrame, prefix: str) -> pl.DataFrame:
-    """`rows` with system, value, name and kind (after `prefix`) of the concept in `column`; null where it is unknown."""
+    """`rows` with system, value, name and kind (after `prefix`) of the concept in `column`; null where unknown."""
     asked = concepts.join(rows.select(concept_id=pl.col(column)).unique(), on="concept_id", how="semi")
     renamed = asked.rename({name: f"{prefix}{name}" for name in ("system", "value", "name", "kind")})
     return rows.join(renamed, left_on=column, right_on="concept_id", how="left", maintain_order="left")

@@ -20,6 +20,7 @@ from ehrsim.omop.concepts import NO_CONCEPT
 from ehrsim.omop.definitions import TABLES
 
 _MAPS_TO = "Maps to"
+_VERSION_LENGTH = 20
 
 
 class Target(NamedTuple):
@@ -76,11 +77,22 @@ def mapping(wanted: Sequence[tuple[str, str]], folder: Path | None) -> Mapping:
     return Mapping(known, pl.concat([sources, kept]).unique("concept_id", keep="first"), several)
 
 
+def version(folder: Path) -> str:
+    """The version of a download, in at most 20 characters: that of the vocabulary `None` in VOCABULARY.csv."""
+    table = tables.find_tables([folder]).get("vocabulary")
+    if table is None:
+        return "unknown"
+    ignored = ImportReport("vocabulary", "omop")
+    rows = tables.whole(table, ["vocabulary_id"], ["vocabulary_version"], ignored)
+    versions = rows.filter(pl.col("vocabulary_id") == "None")["vocabulary_version"].drop_nulls()
+    return str(versions[0])[:_VERSION_LENGTH] if len(versions) else "unknown"
+
+
 def _concepts(table: Table, wanted: pl.DataFrame, on: list[str]) -> pl.DataFrame:
     """The rows of the concept table that are wanted, typed."""
     schema = TABLES["concept"].schema
     ignored = ImportReport("vocabulary", "omop")
-    wanted = wanted.cast({name: pl.String for name in on}).unique()
+    wanted = wanted.cast(dict.fromkeys(on, pl.String)).unique()
     required = [name for name in schema if name not in ("standard_concept", "invalid_reason")]
     parts = [pl.DataFrame(schema=schema)]
     for batch in tables.rows(table, required, ["standard_concept", "invalid_reason"], ignored):
@@ -107,7 +119,7 @@ def _links(table: Table, sources: pl.DataFrame) -> pl.DataFrame:
     columns = ["concept_id_1", "concept_id_2", "relationship_id"]
     for batch in tables.rows(table, columns, ["invalid_reason"], ignored):
         rows = batch.filter((pl.col("relationship_id") == _MAPS_TO) & pl.col("invalid_reason").is_null())
-        identifiers = {name: "integer" for name in columns[:2]}
+        identifiers = dict.fromkeys(columns[:2], "integer")
         rows = cells.typed(rows, identifiers, ignored, table.name, required=columns[:2])  # type: ignore[arg-type]
         rows = rows.join(wanted, on="concept_id_1", how="semi")
         parts.append(rows.select(source_id="concept_id_1", standard_id="concept_id_2").cast(schema))  # type: ignore[arg-type]

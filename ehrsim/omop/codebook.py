@@ -133,9 +133,9 @@ def _survey(source: Source) -> tuple[dict[str, bool], dict[str, str], list[str],
         for part, gathered in zip(pl.collect_all(lazy, engine="streaming"), (found, answers, units), strict=True):
             gathered.append(part)
     first = pl.col(DESCRIPTION).drop_nulls().first()
-    table = pl.concat(found).drop_nulls("code").group_by("code").agg(first, pl.col("measured").any()).sort("code")
-    measured = dict(table.select("code", "measured").iter_rows())
-    described_codes = {**source.descriptions, **dict(table.select("code", DESCRIPTION).drop_nulls().iter_rows())}
+    summed = pl.concat(found).drop_nulls("code").group_by("code").agg(first, pl.col("measured").any()).sort("code")
+    measured = dict(summed.select("code", "measured").iter_rows())
+    described_codes = {**source.descriptions, **dict(summed.select("code", DESCRIPTION).drop_nulls().iter_rows())}
     texts = [text for text in _distinct(answers) if _is_answer(text)]
     return measured, described_codes, texts, _distinct(units)
 

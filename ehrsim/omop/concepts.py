@@ -62,8 +62,9 @@ _STANDARD: dict[int, tuple[str, str, str, str, str]] = {
     4172704: (">", "Meas Value Operator", "SNOMED", "Qualifier Value", ""),
     4171755: (">=", "Meas Value Operator", "SNOMED", "Qualifier Value", ""),
 }
-"""Name, domain, vocabulary, class and code of the standard concepts used, as in the OHDSI standardised vocabularies; where
-no code is given here, the id stands for it."""
+"""Name, domain, vocabulary, class and code of the standard concepts used, as in the OHDSI standardised vocabularies.
+
+Where no code is given here, the id stands for it."""
 
 
 def _inverse(concepts: Mapping[int, str], first: Mapping[str, int] | None = None) -> dict[str, int]:

@@ -12,7 +12,7 @@ import polars as pl
 from ehrsim import groups
 from ehrsim.errors import UsageError
 from ehrsim.groups import Events
-from ehrsim.omop import identifiers, losses, people
+from ehrsim.omop import athena, identifiers, losses, people
 from ehrsim.omop.codebook import Codebook, codebook
 from ehrsim.omop.concepts import CDM_VERSION, vocabulary_tables
 from ehrsim.omop.facts import fact_tables, with_values
@@ -69,7 +69,8 @@ def export_omop(
             if not frame.is_empty():
                 last = max(last, _write_group(frame, book, slots, writer, report))
             progress("export", report.patients, total, "patients")
-        for name, table in _whole_tables(book, source.dataset, last, vocabulary is not None).items():
+        version = athena.version(Path(vocabulary)) if vocabulary else _NO_VOCABULARY
+        for name, table in _whole_tables(book, source.dataset, last, version).items():
             writer.write(name, table)
         writer.finish()
         report.rows = {name: count for name, count in writer.rows.items() if count}
@@ -98,9 +99,8 @@ def _write_group(
     return periods["observation_period_end_date"].max() or date.min  # type: ignore[return-value]
 
 
-def _whole_tables(book: Codebook, dataset: dict[str, object], last: date, mapped: bool) -> dict[str, pl.DataFrame]:
+def _whole_tables(book: Codebook, dataset: dict[str, object], last: date, version: str) -> dict[str, pl.DataFrame]:
     """The tables that are written once: concepts with what they refer to, and the label of the whole."""
-    version = "see CONCEPT.csv" if mapped else _NO_VOCABULARY
     name = str(dataset.get("dataset_name") or "events")
     released = last if last > date.min else date(1970, 1, 1)
     label = {

@@ -1,4 +1,4 @@
-"""Ids of rows: a function of the subject and of the place among the subject's own rows, so that no subject moves others.
+"""Ids of rows: a function of the subject and of the place among its own rows, so that no subject moves others.
 
 A subject has a *slot* of `SPAN` ids in every table. The slot of a subject whose id lies in [0, 2**32) is that id, and
 its row ids stay below 2**52, which even a double holds exactly; the slots of others (hashes of texts) are hashed into

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from ehrsim.importers import people
 from ehrsim.omop import concepts
 from ehrsim.omop.codebook import SOURCE_VALUE_LENGTH
 from ehrsim.omop.concepts import ALGORITHM, DEPRECATED, EHR, NO_CONCEPT
@@ -11,7 +12,12 @@ from ehrsim.omop.concepts import ALGORITHM, DEPRECATED, EHR, NO_CONCEPT
 UNKNOWN_YEAR = 0
 """Year of birth of a person whose birth no event tells: the column may not be empty."""
 
-_FACTS = (("gender", concepts.GENDERS), ("race", concepts.RACES), ("ethnicity", concepts.ETHNICITIES))
+_FACTS = (
+    ("gender", concepts.GENDERS, people.GENDERS),
+    ("race", concepts.RACES, people.RACES),
+    ("ethnicity", concepts.ETHNICITIES, people.ETHNICITIES),
+)
+"""Facts about people with the concepts of their codes, and the words that stand for codes."""
 
 
 def persons(rows: pl.DataFrame) -> pl.DataFrame:
@@ -20,10 +26,11 @@ def persons(rows: pl.DataFrame) -> pl.DataFrame:
     frame = rows.select("subject_id").unique(maintain_order=True)
     births = kept.filter(pl.col("kind") == "birth").select("subject_id", birth_datetime="time")
     frame = frame.join(births, on="subject_id", how="left", maintain_order="left")
-    for name, known in _FACTS:
-        facts = kept.filter(pl.col("kind") == name).select("subject_id", pl.col("part").alias(name))
+    for name, known, words in _FACTS:
+        facts = kept.filter(pl.col("kind") == name)
+        facts = facts.select("subject_id", pl.col("part").alias(name), local="source_concept_id")
         frame = frame.join(facts, on="subject_id", how="left", maintain_order="left")
-        frame = frame.with_columns(_concept_columns(name, known))
+        frame = frame.with_columns(_concept_columns(name, known, words)).drop("local")
     born = pl.col("birth_datetime")
     return frame.with_columns(
         person_id="subject_id",
@@ -34,18 +41,20 @@ def persons(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _concept_columns(name: str, known: dict[str, int]) -> list[pl.Expr]:
-    """The three columns of a demographic fact; a concept that is no longer standard is a source concept only."""
-    standard = {word: concept for word, concept in known.items() if concept not in DEPRECATED}
-    value = pl.col(name)
+def _concept_columns(name: str, known: dict[str, int], words: dict[str, str]) -> list[pl.Expr]:
+    """The three columns of a demographic fact; a concept that is no longer standard is a source concept only.
+
+    What is none of the well-known facts has a local concept.
+    """
+    standard = {code: concept for code, concept in known.items() if concept not in DEPRECATED}
+    value = people.word_codes(pl.col(name), words)
+    source = value.replace_strict(known, default=None, return_dtype=pl.Int32)
     return [
         value.replace_strict(standard, default=NO_CONCEPT, return_dtype=pl.Int32)
         .fill_null(NO_CONCEPT)
         .alias(f"{name}_concept_id"),
-        value.replace_strict(known, default=NO_CONCEPT, return_dtype=pl.Int32)
-        .fill_null(NO_CONCEPT)
-        .alias(f"{name}_source_concept_id"),
-        value.str.slice(0, SOURCE_VALUE_LENGTH).alias(f"{name}_source_value"),
+        pl.coalesce(source, "local", NO_CONCEPT).alias(f"{name}_source_concept_id"),
+        pl.col(name).str.slice(0, SOURCE_VALUE_LENGTH).alias(f"{name}_source_value"),
     ]
 
 

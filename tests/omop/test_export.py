@@ -31,7 +31,7 @@ def test_rows_of_a_subject_are_the_same_whoever_else_is_exported(tmp_path):
     whole, _ = export(table, tmp_path / "whole")
     chosen = [3, 17, 29]
     few, _ = export(table.filter(pl.col("subject_id").is_in(chosen)), tmp_path / "few")
-    shuffled = pl.concat([table.filter(pl.col("subject_id") == subject) for subject in reversed(range(0, 31))])
+    shuffled = pl.concat([table.filter(pl.col("subject_id") == subject) for subject in reversed(range(31))])
     other, _ = export(shuffled, tmp_path / "other")
     for name in KEYED:
         assert few[name].equals(whole[name].filter(pl.col("person_id").is_in(chosen))), name
@@ -144,8 +144,9 @@ def test_losses_are_counted_by_reason(tmp_path):
 
 
 CONCEPTS = """\
-concept_id\tconcept_name\tdomain_id\tvocabulary_id\tconcept_class_id\tstandard_concept\tconcept_code\tvalid_start_date\tvalid_end_date\tinvalid_reason
-35206882\tType 2 diabetes mellitus without complications\tCondition\tICD10CM\t5-char billing code\t\tE11.9\t20070101\t20991231\t
+concept_id\tconcept_name\tdomain_id\tvocabulary_id\tconcept_class_id\tstandard_concept\tconcept_code\
+\tvalid_start_date\tvalid_end_date\tinvalid_reason
+35206882\tType 2 diabetes\tCondition\tICD10CM\t5-char billing code\t\tE11.9\t20070101\t20991231\t
 201826\tType 2 diabetes mellitus\tCondition\tSNOMED\tDisorder\tS\t44054006\t20020131\t20991231\t
 45773688\tNeed for vaccination\tObservation\tICD10CM\t3-char billing code\t\tZ23\t20070101\t20991231\t
 4062240\tVaccination required\tObservation\tSNOMED\tContext-dependent\tS\t171279008\t20020131\t20991231\t
@@ -160,6 +161,11 @@ concept_id_1\tconcept_id_2\trelationship_id\tvalid_start_date\tvalid_end_date\ti
 8554\t8554\tMaps to\t19700101\t20991231\t
 35206882\t1\tIs a\t20070101\t20991231\t
 """
+VOCABULARIES = """\
+vocabulary_id\tvocabulary_name\tvocabulary_reference\tvocabulary_version\tvocabulary_concept_id
+SNOMED\tSNOMED\thttp://snomed.info\t2024-02-01\t44819097
+None\tOMOP Standardized Vocabularies\tOMOP generated\tv5.0 30-AUG-24\t44819096
+"""
 
 
 @pytest.fixture
@@ -168,6 +174,7 @@ def vocabulary(tmp_path) -> Path:
     folder.mkdir()
     (folder / "CONCEPT.csv").write_text(CONCEPTS)
     (folder / "CONCEPT_RELATIONSHIP.csv").write_text(RELATIONSHIPS)
+    (folder / "VOCABULARY.csv").write_text(VOCABULARIES)
     return folder
 
 
@@ -193,6 +200,7 @@ def test_a_vocabulary_gives_standard_concepts_and_their_tables(vocabulary, tmp_p
     assert tables["measurement"]["unit_concept_id"].to_list() == [8554]
     assert (report.mapped["codes"], report.unmapped["codes"]) == (3, 2)
     assert (report.mapped["units"], report.unmapped["units"]) == (1, 0)
+    assert tables["cdm_source"]["vocabulary_version"].to_list() == ["v5.0 30-AUG-24"]
     assert "lone quote" not in "".join(tables["concept"]["concept_name"])
     assert {201826, 35206882, 8554} <= set(tables["concept"]["concept_id"])
 

@@ -26,7 +26,7 @@ CODES = {
     "death": ["MEDS_DEATH"],
     "gender": ["GENDER//female", "GENDER//male", "GENDER//other", "GENDER//unlisted"],
     "race": ["RACE//2106-3", "RACE//2131-1", "RACE//Martian"],
-    "ethnicity": ["ETHNICITY//2135-2", "ETHNICITY//2186-5", "ETHNICITY//unlisted"],
+    "ethnicity": ["ETHNICITY//2135-2", "ETHNICITY//2186-5", "ETHNICITY//2180-8", "ETHNICITY//unlisted"],
     "marital": ["MARITAL//M", "MARITAL//complicated"],
     "language": ["LANGUAGE//en", "LANGUAGE//Klingon"],
     "visit_start": ["VISIT_START//IMP", "VISIT_START//AMB", "VISIT_START//VR", "VISIT_START//odd one"],
@@ -218,3 +218,16 @@ def test_descriptions_come_back(tmp_path):
     stand_in_tables = {code for code in known if codes.parse(code).kind not in ("gender", "race", "ethnicity")}
     stand_in_tables = {code for code in stand_in_tables if not code.startswith(("VISIT_START", "VISIT_END", "MEDS_"))}
     assert {code: known[code] for code in stand_in_tables} == {code: told[code] for code in stand_in_tables}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["synthea_stu3_1461", "nafld_mayo_17549", "pbcseq_312", "diabetes130_71518"])
+def test_real_data_comes_back(name, event_sets, tmp_path):
+    import_events(event_sets / name, tmp_path / "source")
+    table = ehrsim.read_events(tmp_path / "source").collect()
+    chosen = table["subject_id"].unique().sort().head(400)
+    table = table.filter(pl.col("subject_id").is_in(chosen.implode())).with_columns(
+        subject_id=pl.col("subject_id").rank("dense").cast(pl.Int64),
+        visit_id=pl.col("visit_id").rank("dense").over("subject_id").cast(pl.Int64),
+    )
+    _assert_comes_back(table, tmp_path)
