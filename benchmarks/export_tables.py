@@ -4,11 +4,11 @@ Reproduce: `python benchmarks/export_tables.py` (about ten minutes on a core; `-
 `--events FOLDER` takes events that are there already, `--patients N` another number of reference patients.
 
 The built-in reference population, as a MEDS data set, is written as OMOP CDM 5.4 tables (CSV and Parquet), as CSV
-files and as MEDS. Each export runs in a process of its own, so that its peak memory (resident set) is its own; importing
-the library is part of it.
+files and as MEDS. Each export runs in a process of its own, so that its peak memory (resident set) is its own;
+importing the library is part of it.
 
-Caveats: nothing is mapped to standard concepts, which adds the reading of the vocabulary files. CSV is bound by writing:
-the bytes are reported.
+Caveats: nothing is mapped to standard concepts, which adds the reading of the vocabulary files. CSV is bound by
+writing: the bytes are reported.
 """
 
 from __future__ import annotations
