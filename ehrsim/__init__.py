@@ -16,15 +16,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ehrsim.csv_export import export_csv
     from ehrsim.events import read_events, validate, write_events
     from ehrsim.fhir import export_fhir, upload_fhir
     from ehrsim.importers import import_events
+    from ehrsim.meds_export import export_meds
+    from ehrsim.omop import export_omop
     from ehrsim.runs import load
     from ehrsim.sampling.generate import generate
     from ehrsim.training import fit
 
 __all__ = [
+    "export_csv",
     "export_fhir",
+    "export_meds",
+    "export_omop",
     "fit",
     "generate",
     "import_events",
@@ -36,7 +42,10 @@ __all__ = [
 ]
 
 _HOME = {
+    "export_csv": "ehrsim.csv_export",
     "export_fhir": "ehrsim.fhir",
+    "export_meds": "ehrsim.meds_export",
+    "export_omop": "ehrsim.omop",
     "fit": "ehrsim.training",
     "generate": "ehrsim.sampling",
     "import_events": "ehrsim.importers",

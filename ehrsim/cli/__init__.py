@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cyclopts import App, CycloptsError
 
-from ehrsim.cli import commands, demo
+from ehrsim.cli import commands, demo, export
 from ehrsim.errors import EhrsimError
 
 app = App(
@@ -43,7 +43,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": commands.inspect,
     "fit": commands.fit,
     "generate": commands.generate,
-    "export": commands.export,
+    "export": export.export,
     "upload": commands.upload,
     "schemas": commands.schemas,
 }

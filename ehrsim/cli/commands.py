@@ -234,61 +234,6 @@ def generate(
     print("\n".join([*lines, *report.lines()]))
 
 
-def export(
-    events: Annotated[Path, Parameter(help="Events: a MEDS folder or a Parquet file.")],
-    /,
-    *,
-    to: Annotated[Literal["fhir"], Parameter(help="Format to write.")] = "fhir",
-    out: Annotated[Path, Parameter(help="Folder to write.")],
-    format: Annotated[
-        Literal["ndjson", "transaction", "batch", "collection"],
-        Parameter(help="NDJSON by resource type, bundles to upload, or one complete bundle a patient."),
-    ] = "ndjson",
-    entries: Annotated[int, Parameter(help="Most entries of a transaction or batch.")] = 150,
-    shard: Annotated[int | None, Parameter(help="Most resources of an NDJSON file; one file a type without.")] = None,
-    gzip: Annotated[bool, Parameter(negative=(), help="Compress NDJSON files.")] = False,
-    include: Annotated[
-        list[str] | None,
-        Parameter(negative=(), help="A type to write beside the usual ones, such as Claim; repeatable."),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, Parameter(negative=(), help="A type to leave out, such as DocumentReference; repeatable.")
-    ] = None,
-    validate: Annotated[
-        Literal["none", "fast", "full"],
-        Parameter(help="Hold none, one of every shape with some hundred others, or all against fhir.resources."),
-    ] = "fast",
-    seed: Seed = 0,
-    locale: Annotated[str, Parameter(help="Country of the people and places: us (with US Core), gb, de …")] = "us",
-    overwrite: Overwrite = False,
-) -> None:
-    """Write events as FHIR R4 (US Core 6.1), every resource labelled as synthetic.
-
-    Example:
-        ehrsim export cohort --to fhir --out fhir --include Claim --exclude DocumentReference
-
-    """
-    from ehrsim.fhir import export_fhir
-
-    with bars() as progress:
-        report = export_fhir(
-            events,
-            out,
-            format=format,
-            entries=entries,
-            shard=shard,
-            compressed=gzip,
-            include=include or (),
-            exclude=exclude or (),
-            validate=validate,
-            seed=seed,
-            locale=locale,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    print("\n".join(report.lines()))
-
-
 def upload(
     folder: Annotated[Path, Parameter(help="Export to send: NDJSON, transactions or batches.")],
     /,

@@ -11,7 +11,7 @@ import orjson
 import polars as pl
 
 from ehrsim import codes
-from ehrsim.events.arrow import write_meds
+from ehrsim.events.arrow import MEDS_COLUMNS, write_meds
 from ehrsim.events.subjects import SPLITS, split_of
 from ehrsim.events.table import CODES_SCHEMA, DESCRIPTION, SCHEMA, conform, sort
 from ehrsim.outputs import atomic_directory, atomic_file
@@ -30,10 +30,10 @@ class Shard(NamedTuple):
     """(code, description) of every code in it, null where a code has no description."""
 
 
-def write_shard(events: pl.DataFrame, path: Path) -> Shard:
+def write_shard(events: pl.DataFrame, path: Path, *, strict: bool = False) -> Shard:
     """Write sorted events of whole subjects to `path`; may run in another process than the `EventWriter`.
 
-    Texts may be enums: they are read back as texts all the same.
+    Texts may be enums: they are read back as texts all the same. `strict` writes the columns that MEDS names alone.
     """
     frame = events if _conforms(events) else conform(events)
     if DESCRIPTION not in frame.columns:
@@ -41,7 +41,7 @@ def write_shard(events: pl.DataFrame, path: Path) -> Shard:
     first = pl.col(DESCRIPTION).drop_nulls().first()
     descriptions = frame.group_by("code", maintain_order=True).agg(first).cast(pl.String)
     frame = frame.drop(DESCRIPTION)
-    write_meds(frame, path)
+    write_meds(frame.select(MEDS_COLUMNS) if strict else frame, path)
     return Shard(path, frame.height, frame["subject_id"].unique(maintain_order=True), descriptions)
 
 
@@ -69,10 +69,10 @@ class EventWriter:
         self.events = 0
         self.subjects = 0
 
-    def write(self, events: pl.DataFrame, split: str | None = None) -> None:
-        """Append one shard of sorted events, to a split or, in data that has none, to the whole."""
+    def write(self, events: pl.DataFrame, split: str | None = None, *, strict: bool = False) -> None:
+        """Append one shard of sorted events, to a split or, in data that has none, to the whole; see `write_shard`."""
         if not events.is_empty():
-            self.adopt(write_shard(events, self._folder / "shard.partial"), split)
+            self.adopt(write_shard(events, self._folder / "shard.partial", strict=strict), split)
 
     def adopt(self, shard: Shard, split: str | None = None) -> None:
         """Append a shard that lies somewhere on the same file system; the file is moved."""

@@ -8,12 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import get_args
 
-from ehrsim import codes
+from ehrsim import codes, groups
 from ehrsim.errors import UsageError
-from ehrsim.fhir import groups, identity
+from ehrsim.fhir import identity
 from ehrsim.fhir.batches import batches
 from ehrsim.fhir.fragments import Labels, Resource, encoded
-from ehrsim.fhir.groups import Events
 from ehrsim.fhir.links import link
 from ehrsim.fhir.locales import LOCALES
 from ehrsim.fhir.losses import count_losses
@@ -23,6 +22,7 @@ from ehrsim.fhir.shapes import Shapes
 from ehrsim.fhir.table import table_of
 from ehrsim.fhir.validation import Validate, Validator
 from ehrsim.fhir.writers import ALWAYS, ENTRIES, FINANCIAL_TYPES, TYPES, BundleWriter, Format, Layout, NdjsonWriter
+from ehrsim.groups import Events
 from ehrsim.outputs import atomic_directory
 from ehrsim.progress import Progress, silent
 

@@ -6,12 +6,12 @@ import numpy as np
 
 from ehrsim.fhir import profiles
 from ehrsim.fhir.encounters import TIME_UNITS, ends_in_order
-from ehrsim.fhir.groups import example
 from ehrsim.fhir.patients import DEMOGRAPHICS, GENDERS, US_CORE_FACTS, repeated
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.resources import MAPPINGS
 from ehrsim.fhir.shapes import CODED, ENDED, KINDS, NUMBER_OF, NUMERIC, TEXT, TIMED, Shapes
 from ehrsim.fhir.table import Ints, Mask, Table
+from ehrsim.groups import example
 
 _VISIT_PARTS = ("visit_type", "reason")
 _OF_VISITS = ("visit_start", "visit_end", *_VISIT_PARTS)

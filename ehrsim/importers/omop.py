@@ -25,6 +25,8 @@ from ehrsim.importers.tables import Table
 
 DUCKDB_SUFFIXES = (".duckdb", ".ddb", ".db")
 CAUSE_OF_DEATH = "LOINC//69453-9"
+_STATIC = ("marital", "language")
+"""Kinds of facts about people that stand in the observation table, which asks for a date that they do not have."""
 
 
 class Fact(NamedTuple):
@@ -36,11 +38,16 @@ class Fact(NamedTuple):
     start: str
     end: str | None = None
     has_values: bool = False
+    text: str | None = None
+    """A column with a word or two on the event, as that it is the primary diagnosis."""
 
 
 FACTS = (
-    Fact("condition_occurrence", "condition", "condition", "condition_start", "condition_end"),
-    Fact("procedure_occurrence", "procedure", "procedure", "procedure", "procedure_end"),
+    Fact(
+        *("condition_occurrence", "condition", "condition", "condition_start", "condition_end"),
+        text="condition_status_source_value",
+    ),
+    Fact("procedure_occurrence", "procedure", "procedure", "procedure", "procedure_end", text="modifier_source_value"),
     Fact("drug_exposure", "medication", "drug", "drug_exposure_start", "drug_exposure_end"),
     Fact("device_exposure", "procedure", "device", "device_exposure_start", "device_exposure_end"),
     Fact("measurement", "observation", "measurement", "measurement", has_values=True),
@@ -88,7 +95,7 @@ def _read_folder(folder: Path, report: ImportReport) -> Iterator[pl.DataFrame]:
     tables.report_unused(found, USED, report)
     concepts = omop_vocabulary.read_concepts(found.get("concept"), report)
     persons = _persons(found["person"], report)
-    yield _statics(persons, report)
+    yield _statics(persons, concepts, report)
     known = persons.select("subject_id")
     death_events = _deaths(found.get("death"), known, concepts, report)
     yield death_events
@@ -109,8 +116,9 @@ def _persons(table: Table, report: ImportReport) -> pl.DataFrame:
     types: dict[str, cells.CellType] = {"person_id": "integer", "year_of_birth": "integer"}
     types |= {"month_of_birth": "integer", "day_of_birth": "integer", "birth_datetime": "time"}
     for domain in ("gender", "race", "ethnicity"):
-        optional += [f"{domain}_concept_id", f"{domain}_source_value"]
-        types |= {f"{domain}_concept_id": "integer", f"{domain}_source_value": "text"}
+        identifiers = (f"{domain}_concept_id", f"{domain}_source_concept_id")
+        optional += [*identifiers, f"{domain}_source_value"]
+        types |= {**dict.fromkeys(identifiers, "integer"), f"{domain}_source_value": "text"}
     frame = tables.whole(table, ["person_id", "year_of_birth"], optional, report)
     frame = cells.typed(frame, types, report, table.name, required=("person_id",))
     frame = cells.first_of_each(frame, "person_id", report, table.name)
@@ -133,8 +141,8 @@ def _born(persons: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
     return persons
 
 
-def _statics(persons: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
-    """Birth, sex, race and ethnicity; without a standard concept, the source's word for it."""
+def _statics(persons: pl.DataFrame, concepts: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
+    """Birth, sex, race and ethnicity; without a concept that is known, the source's word for it."""
     meanings = (
         ("gender", omop_vocabulary.GENDERS, people.GENDERS),
         ("race", omop_vocabulary.RACES, people.RACES),
@@ -142,10 +150,13 @@ def _statics(persons: pl.DataFrame, report: ImportReport) -> pl.DataFrame:
     )
     parts = [persons.select("subject_id", time="born", code=pl.lit(codes.BIRTH)).drop_nulls("time")]
     for domain, standard, words in meanings:
-        concept = pl.col(f"{domain}_concept_id").replace_strict(standard, default=None, return_dtype=pl.String)
+        identifiers = (f"{domain}_concept_id", f"{domain}_source_concept_id")
+        known = [pl.col(name).replace_strict(standard, default=None, return_dtype=pl.String) for name in identifiers]
+        rows = omop_vocabulary.look_up(persons, f"{domain}_source_concept_id", concepts, "local_")
+        local = pl.when(pl.col("local_kind") == domain).then("local_value")
         word = pl.col(f"{domain}_source_value")
         spelled = pl.when(word.str.contains("[A-Za-z]")).then(people.word_codes(word, words))
-        part = people.static(persons, domain.upper(), pl.coalesce(concept, spelled))
+        part = people.static(rows, domain.upper(), pl.coalesce(*known, local, spelled))
         report.find(f"person: {domain} unknown", persons.height - part.height)
         parts.append(part)
     return pl.concat(parts)
@@ -214,11 +225,12 @@ def _visits(table: Table, known: pl.DataFrame, concepts: pl.DataFrame, report: I
 
 def _visit_class(frame: pl.DataFrame, concepts: pl.DataFrame, report: ImportReport) -> pl.Series:
     frame = omop_vocabulary.look_up(frame, "visit_concept_id", concepts, "visit_")
+    frame = omop_vocabulary.look_up(frame, "visit_source_concept_id", concepts, "source_")
     ids = ("visit_concept_id", "visit_source_concept_id")
     known = [
         pl.col(name).replace_strict(omop_vocabulary.VISIT_CLASSES, default=None, return_dtype=pl.String) for name in ids
     ]
-    classes = frame.select(pl.coalesce(*known, pl.col("visit_value")).alias("visit_class"))["visit_class"]
+    classes = frame.select(visit_class=pl.coalesce(*known, "visit_value", "source_value"))["visit_class"]
     report.find("visit_occurrence: no known class, called UNKNOWN", classes.null_count())
     return classes.fill_null(omop_vocabulary.UNKNOWN_CLASS)
 
@@ -254,6 +266,8 @@ def _fact_rows(table: Table, fact: Fact, report: ImportReport) -> Iterator[pl.Da
         optional += [f"{fact.end}_date", f"{fact.end}_datetime"]
     if fact.has_values:
         optional += [*_VALUE_TYPES]
+    if fact.text:
+        optional.append(fact.text)
     yield from tables.rows(table, required, optional, report)
 
 
@@ -280,13 +294,18 @@ def _events(
     }
     if fact.has_values:
         types |= _VALUE_TYPES
+    if fact.text:
+        types[fact.text] = "text"
     frame = _of_known(cells.typed(batch, types, report, fact.table), known, report, fact.table)
     frame = _start(frame, fact.start, report, fact.table)
     frame = omop_vocabulary.choose_codes(frame, fact.domain, fact.kind, concepts, report, fact.table)
-    columns = {"time": pl.col(fact.start), "visit_id": pl.col("visit_occurrence_id")}
+    is_static = pl.col("kind").is_in(_STATIC).fill_null(False)
+    columns = {"time": pl.when(~is_static).then(fact.start), "visit_id": pl.col("visit_occurrence_id")}
     if fact.end:
         frame = _end(frame, fact.end, fact.start, report, fact.table)
         columns["end_time"] = pl.col(fact.end)
+    if fact.text:
+        columns["text_value"] = pl.col(fact.text)
     if fact.has_values:
         frame = _values(frame, concepts)
         columns |= {name: pl.col(name) for name in ("numeric_value", "text_value", "unit")}

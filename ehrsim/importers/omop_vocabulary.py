@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast, get_args
+
 import polars as pl
 
 from ehrsim import codes
@@ -50,43 +52,62 @@ RACES = {
 ETHNICITIES = {38003563: "2135-2", 38003564: "2186-5"}
 OPERATORS = {4171754: "<=", 4171755: ">=", 4171756: "<", 4172704: ">"}
 
+FIRST_LOCAL_CONCEPT = 2_000_000_000
+"""The lowest of the concept ids that OMOP leaves to sites. Where the class of such a concept is a kind of event, as in
+exports of ehrsim, it is the kind of its events."""
+
 _LOCAL = "OMOP"
 """Local system of concept ids that the CONCEPT table does not know; with the domain appended, of source values."""
 
 
 def read_concepts(table: Table | None, report: ImportReport) -> pl.DataFrame:
-    """The CONCEPT table as (concept_id, system, value, name), one row a concept, without concept 0 ("no match")."""
-    schema = {"concept_id": pl.Int64(), "system": pl.String(), "value": pl.String(), "name": pl.String()}
+    """The CONCEPT table as (concept_id, system, value, name, kind), a row a concept, without concept 0 ("no match")."""
+    schema = {"concept_id": pl.Int64(), **dict.fromkeys(("system", "value", "name", "kind"), pl.String())}
     if table is None:
         report.find("no concept table: codes are the source's own values")
         return pl.DataFrame(schema=schema)
     parts = []
-    for batch in tables.rows(table, ["concept_id", "vocabulary_id", "concept_code"], ["concept_name"], report):
+    optional = ["concept_name", "concept_class_id"]
+    for batch in tables.rows(table, ["concept_id", "vocabulary_id", "concept_code"], optional, report):
         rows = cells.typed(
             batch,
-            {"concept_id": "integer", "vocabulary_id": "text", "concept_code": "text"},
+            {"concept_id": "integer", "vocabulary_id": "text", "concept_code": "text", "concept_class_id": "text"},
             report,
             table.name,
             required=("concept_id", "vocabulary_id", "concept_code"),
         ).filter(pl.col("concept_id") != 0)
         system = pl.col("vocabulary_id").replace(SYSTEM_OF_VOCABULARY).str.replace_all(r"[^A-Za-z0-9._-]+", "_")
         name = pl.col("concept_name").cast(pl.String)
-        parts.append(rows.select("concept_id", system.alias("system"), value="concept_code", name=name))
+        is_kind = pl.col("concept_class_id").is_in(get_args(codes.Kind))
+        kind = pl.when((pl.col("concept_id") >= FIRST_LOCAL_CONCEPT) & is_kind).then("concept_class_id")
+        parts.append(rows.select("concept_id", system.alias("system"), value="concept_code", name=name, kind=kind))
     concepts = pl.concat(parts).cast(schema)  # type: ignore[arg-type]
     return cells.first_of_each(concepts, "concept_id", report, table.name)
 
 
 def look_up(rows: pl.DataFrame, column: str, concepts: pl.DataFrame, prefix: str) -> pl.DataFrame:
-    """`rows` with the system, value and name (after `prefix`) of the concept in `column`; null where it is unknown."""
+    """`rows` with system, value, name and kind (after `prefix`) of the concept in `column`; null where unknown."""
     asked = concepts.join(rows.select(concept_id=pl.col(column)).unique(), on="concept_id", how="semi")
-    renamed = asked.rename({name: f"{prefix}{name}" for name in ("system", "value", "name")})
+    renamed = asked.rename({name: f"{prefix}{name}" for name in ("system", "value", "name", "kind")})
     return rows.join(renamed, left_on=column, right_on="concept_id", how="left", maintain_order="left")
 
 
-def coded(system: pl.Expr, value: pl.Expr, systems: list[str], kind: codes.Kind) -> pl.Expr:
-    """The code of a kind for each row; vaccines (CVX) stay immunizations whichever table they stand in."""
-    prefixes = {name: codes.join("immunization" if name == "CVX" else kind, name, "") for name in systems}
-    return system.replace_strict(prefixes, default=None, return_dtype=pl.String) + value
+def coded(rows: pl.DataFrame, kind: codes.Kind) -> pl.Expr:
+    """The code for each row of (system, value, kind), of `kind` where the row has none of its own.
+
+    Vaccines (CVX) stay immunizations whichever table they stand in.
+    """
+    pairs = rows.select("system", "kind").unique()
+    prefixes = [codes.join(_kind(system, own, kind), system, "") for system, own in pairs.iter_rows()]
+    keys = pl.concat_str("system", pl.col("kind").fill_null(""), separator="\n")
+    known = pairs.select(keys).to_series()
+    return keys.replace_strict(known, pl.Series(prefixes, dtype=pl.String), return_dtype=pl.String) + pl.col("value")
+
+
+def _kind(system: str, own: str | None, usual: codes.Kind) -> codes.Kind:
+    if own is not None:
+        return cast(codes.Kind, own)
+    return "immunization" if system == "CVX" else usual
 
 
 def choose_codes(
@@ -113,10 +134,11 @@ def choose_codes(
     )
     value = pl.coalesce("standard_value", "source_value", local, bare.cast(pl.String))
     name = pl.when(has_standard).then("standard_name").when(has_source).then("source_name")
-    rows = rows.with_columns(system=system, value=value, description=name)
+    own_kind = pl.when(~has_standard & has_source).then("source_kind")
+    rows = rows.with_columns(system=system, value=value, description=name, kind=own_kind)
     rows = cells.keep(rows, pl.col("system").is_not_null(), f"{source}: no concept and no source value", report)
     _count_choices(rows, domain, report, source)
-    return rows.with_columns(code=coded(pl.col("system"), pl.col("value"), rows["system"].unique().to_list(), kind))
+    return rows.with_columns(code=coded(rows, kind))
 
 
 def _count_choices(rows: pl.DataFrame, domain: str, report: ImportReport, source: str) -> None:

@@ -68,6 +68,12 @@ def test_the_examples_work_one_after_the_other(tmp_path, monkeypatch, capsys):
         (["generate", "nowhere", "-n", "5", "--continue", "y", "--range", "0:2", "--out", "x"], "--range"),
         (["export", "nowhere", "--out", "x"], "nowhere"),
         (["export", "nowhere", "--format", "xml", "--out", "x"], "xml"),
+        (["export", "nowhere", "--to", "omop", "--entries", "5", "--out", "x"], "--entries does not go with --to omop"),
+        (["export", "nowhere", "--to", "omop", "--format", "ndjson", "--out", "x"], "expected one of csv, parquet"),
+        (["export", "nowhere", "--to", "csv", "--format", "parquet", "--out", "x"], "an option of --to fhir and omop"),
+        (["export", "nowhere", "--to", "csv", "--gzip", "--out", "x"], "--gzip does not go with --to csv"),
+        (["export", "nowhere", "--to", "meds", "--seed", "5", "--out", "x"], "--seed does not go with --to meds"),
+        (["export", "nowhere", "--strict", "--out", "x"], "it is an option of --to meds"),
         (["schemas", "--check", "nowhere"], "nowhere"),
     ],
 )
@@ -95,3 +101,20 @@ def test_an_output_that_exists_is_not_overwritten(tmp_path, monkeypatch, capsys)
 def test_the_schemas_of_the_repository_are_what_the_models_give(capsys):
     folder = Path(__file__).parents[2] / "schemas"
     assert cli.run(["schemas", "--check", str(folder)]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file"),
+    [
+        (["--to", "omop", "--format", "parquet"], "person.parquet"),
+        (["--to", "omop"], "person.csv"),
+        (["--to", "csv"], "mapping.toml"),
+        (["--to", "meds", "--strict", "--shard", "500", "--splits", "none"], "data/1.parquet"),
+    ],
+)
+def test_events_are_exported_to_tables(arguments, file, tiny_events, tmp_path, capsys):
+    source, out = tmp_path / "events.parquet", tmp_path / "out"
+    tiny_events.write_parquet(source)
+    assert cli.run(["export", str(source), *arguments, "--out", str(out)]) == 0
+    assert f"wrote 160 patients from {tiny_events.height:,} events" in capsys.readouterr().out
+    assert (out / file).is_file()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import orjson
@@ -13,9 +13,17 @@ import polars as pl
 from ehrsim import events as event_tables
 from ehrsim.errors import InputError
 from ehrsim.events import DESCRIPTION, EARLIEST_YEAR, LATEST_YEAR
-from ehrsim.fhir.report import ExportReport
 
 Events = str | Path | pl.LazyFrame | pl.DataFrame
+
+
+class Report(Protocol):
+    """What an export counts, as far as reading goes."""
+
+    events: int
+
+    def omit(self, reason: str, count: int, example: object = "") -> None:
+        """Count what is not in the output."""
 
 
 class Source(NamedTuple):
@@ -35,6 +43,8 @@ class Part(NamedTuple):
     first: int
     last: int
     subjects: int
+    ids: pl.Series
+    """The subject ids, sorted."""
 
 
 def open_source(events: Events) -> Source:
@@ -66,7 +76,7 @@ def _dataset(folder: Path) -> dict[str, Any]:
     return dataset
 
 
-def parts(source: Source, events: int, report: ExportReport) -> list[Part]:
+def parts(source: Source, events: int, report: Report) -> list[Part]:
     """Cut a source into ranges of subjects with about that many events each.
 
     Raises `InputError` if there is no event, or if a subject is spread over tables.
@@ -82,7 +92,7 @@ def parts(source: Source, events: int, report: ExportReport) -> list[Part]:
     return [part for table, count in zip(tables, counts, strict=True) for part in _cut(table, count, events)]
 
 
-def _subject_counts(table: pl.LazyFrame, report: ExportReport) -> pl.DataFrame:
+def _subject_counts(table: pl.LazyFrame, report: Report) -> pl.DataFrame:
     counted = table.group_by("subject_id").agg(events=pl.len()).collect(engine="streaming").sort("subject_id")
     nameless = counted.filter(pl.col("subject_id").is_null())["events"].sum()
     report.omit("no subject id", int(nameless))
@@ -93,11 +103,11 @@ def _cut(table: pl.LazyFrame, counts: pl.DataFrame, events: int) -> Iterator[Par
     number = (counts["events"].cum_sum() - counts["events"]) // events
     for _, group in counts.with_columns(number=number).group_by("number", maintain_order=True):
         ids = group["subject_id"]
-        yield Part(table, int(ids[0]), int(ids[-1]), len(ids))
+        yield Part(table, int(ids[0]), int(ids[-1]), len(ids), ids)
 
 
-def read(part: Part, report: ExportReport) -> pl.DataFrame:
-    """The events of a part, sorted by subject, without what cannot be told in FHIR at all; that is counted."""
+def read(part: Part, report: Report) -> pl.DataFrame:
+    """The events of a part, sorted by subject, without what no format can tell; that is counted."""
     frame = part.table.filter(pl.col("subject_id").is_between(part.first, part.last)).collect()
     if not frame["subject_id"].is_sorted():
         frame = event_tables.sort(frame.lazy()).collect()
@@ -129,7 +139,7 @@ def _blank(column: str) -> pl.Expr:
     return pl.col(column).str.strip_chars() == ""
 
 
-def _drop(frame: pl.DataFrame, failed: pl.Expr, reason: str, report: ExportReport) -> pl.DataFrame:
+def _drop(frame: pl.DataFrame, failed: pl.Expr, reason: str, report: Report) -> pl.DataFrame:
     mask = frame.select(failed.fill_null(False)).to_series()
     if not mask.any():
         return frame
@@ -137,7 +147,7 @@ def _drop(frame: pl.DataFrame, failed: pl.Expr, reason: str, report: ExportRepor
     return frame.filter(~mask)
 
 
-def _null(frame: pl.DataFrame, column: str, failed: pl.Expr, reason: str, report: ExportReport) -> pl.DataFrame:
+def _null(frame: pl.DataFrame, column: str, failed: pl.Expr, reason: str, report: Report) -> pl.DataFrame:
     mask = frame.select(failed.fill_null(False)).to_series()
     if not mask.any():
         return frame
