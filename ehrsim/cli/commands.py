@@ -226,8 +226,8 @@ def export(
     to: Annotated[Literal["fhir"], Parameter(help="Format to write.")] = "fhir",
     out: Annotated[Path, Parameter(help="Folder to write.")],
     format: Annotated[
-        Literal["ndjson", "transaction", "batch", "collection"],
-        Parameter(help="NDJSON by resource type, bundles to upload, or one complete bundle a patient."),
+        Literal["ndjson", "transaction", "batch", "collection", "ips"],
+        Parameter(help="NDJSON by resource type, bundles to upload, one complete bundle or one summary a patient."),
     ] = "ndjson",
     entries: Annotated[int, Parameter(help="Most entries of a transaction or batch.")] = 150,
     shard: Annotated[int | None, Parameter(help="Most resources of an NDJSON file; one file a type without.")] = None,

@@ -13,6 +13,7 @@ from ehrsim.fhir import groups, identity
 from ehrsim.fhir.batches import batches
 from ehrsim.fhir.fragments import Labels, Resource, encoded
 from ehrsim.fhir.groups import Events
+from ehrsim.fhir.ips import IpsWriter, encoded_as_ips
 from ehrsim.fhir.links import link
 from ehrsim.fhir.losses import count_losses
 from ehrsim.fhir.places import ORGANIZATIONS, place_resources
@@ -24,8 +25,9 @@ from ehrsim.fhir.writers import ENTRIES, BundleWriter, Format, Layout, NdjsonWri
 from ehrsim.outputs import atomic_directory
 from ehrsim.progress import Progress, silent
 
-GROUP_EVENTS = {"ndjson": 250_000, "transaction": 25_000, "batch": 25_000, "collection": 25_000}
+GROUP_EVENTS = {"ndjson": 250_000, "transaction": 25_000, "batch": 25_000, "collection": 25_000, "ips": 25_000}
 """Events of a group by format: bundles are held in memory until their group is complete."""
+Writer = NdjsonWriter | BundleWriter
 
 
 def export_fhir(
@@ -46,7 +48,7 @@ def export_fhir(
     `ndjson` is the layout of FHIR Bulk Data: `Type.ndjson` and a `manifest.json`, cut after every `shard` resources and
     gzipped if asked for. `transaction` and `batch` are bundles to upload, of `entries` at most: `shared.json` first,
     then `SUBJECT.json` or its parts `SUBJECT-001.json`, in order. `collection` is one bundle a patient, complete in
-    itself.
+    itself, and `ips` one International Patient Summary document a patient.
     Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any format,
     order or subset of the subjects. `validate` holds against fhir.resources `none` of them, the first resource
     of every shape with some hundred others (`fast`), or all (`full`). Memory is bounded by a group of some hundred
@@ -69,7 +71,11 @@ def export_fhir(
         prefix = layout.prefixes()
         places = [place_resources(number, labels, prefix) for number in range(ORGANIZATIONS)]
         validator.check(chain.from_iterable(places))
-        writer = _writer(layout, folder, places, labels, stack)
+        encode = encoded_as_ips if format == "ips" else encoded
+        if format == "ips":
+            writer: Writer = IpsWriter(folder, places, labels, layout, validator, report)
+        else:
+            writer = _writer(layout, folder, places, labels, stack)
         parts = groups.parts(source, GROUP_EVENTS[format], report)
         total = sum(part.subjects for part in parts)
         for part in parts:
@@ -79,7 +85,7 @@ def export_fhir(
                 count_losses(table, shapes, report)
                 links = link(table, prefix)
                 for batch in batches(table, shapes, links):
-                    writer.write(batch, validator.checked(batch, map(encoded, batch.resources)))
+                    writer.write(batch, validator.checked(batch, map(encode, batch.resources)))
                 writer.end_group(table, links.place.tolist())
                 report.patients += len(table.subjects)
             progress("export", report.patients, total, "patients")
@@ -88,9 +94,7 @@ def export_fhir(
     return report
 
 
-def _writer(
-    layout: Layout, folder: Path, places: list[list[Resource]], labels: Labels, stack: ExitStack
-) -> NdjsonWriter | BundleWriter:
+def _writer(layout: Layout, folder: Path, places: list[list[Resource]], labels: Labels, stack: ExitStack) -> Writer:
     if layout.format == "ndjson":
         return NdjsonWriter(folder, places, labels, layout, stack)
     return BundleWriter(folder, places, labels, layout)

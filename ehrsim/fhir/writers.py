@@ -22,7 +22,7 @@ from ehrsim.fhir.inspection import MANIFEST
 from ehrsim.fhir.patients import NEVER
 from ehrsim.fhir.table import Table
 
-Format = Literal["ndjson", "transaction", "batch", "collection"]
+Format = Literal["ndjson", "transaction", "batch", "collection", "ips"]
 SHARED_TYPES = ("Organization", "Location", "Practitioner")
 """Types of resources that patients share."""
 TYPES = (
@@ -46,7 +46,8 @@ ENTRIES = 150
 """Of a bundle to upload, if not said otherwise: the strictest server known takes 160."""
 _FAST = 3
 """Level of compression."""
-_REFERENCE = re.compile(rb'"reference":"urn:uuid:([0-9a-f-]{36})"')
+REFERENCE = re.compile(rb'"reference":"urn:uuid:([0-9a-f-]{36})"')
+"""A reference within a bundle, as the encoder writes it."""
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -74,7 +75,7 @@ class Layout(msgspec.Struct, frozen=True):
         Within a bundle resources are known by their `fullUrl`; those of another file, and all entries of a batch, which
         are processed on their own, by type and id.
         """
-        literal = {"ndjson": TYPES, "batch": TYPES, "transaction": SHARED_TYPES, "collection": ()}[self.format]
+        literal = {"ndjson": TYPES, "batch": TYPES, "transaction": SHARED_TYPES}.get(self.format, ())
         return {name: f"{name}/" if name in literal else "urn:uuid:" for name in TYPES}
 
 
@@ -228,4 +229,4 @@ def _named(resource: bytes, earlier: dict[bytes, bytes]) -> bytes:
         uuid = found[1]
         return b'"reference":"%b/%b"' % (earlier[uuid], uuid) if uuid in earlier else found[0]
 
-    return _REFERENCE.sub(by_name, resource)
+    return REFERENCE.sub(by_name, resource)
