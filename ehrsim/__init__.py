@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ehrsim.events import read_events, validate, write_events
-    from ehrsim.fhir import export_fhir, upload_fhir
+    from ehrsim.fhir import export_cds_hooks, export_fhir, upload_fhir
     from ehrsim.importers import import_events
     from ehrsim.runs import load
     from ehrsim.sampling.generate import generate
     from ehrsim.training import fit
 
 __all__ = [
+    "export_cds_hooks",
     "export_fhir",
     "fit",
     "generate",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "export_cds_hooks": "ehrsim.fhir",
     "export_fhir": "ehrsim.fhir",
     "fit": "ehrsim.training",
     "generate": "ehrsim.sampling",

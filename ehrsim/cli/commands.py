@@ -223,7 +223,9 @@ def export(
     events: Annotated[Path, Parameter(help="Events: a MEDS folder or a Parquet file.")],
     /,
     *,
-    to: Annotated[Literal["fhir"], Parameter(help="Format to write.")] = "fhir",
+    to: Annotated[
+        Literal["fhir", "cds-hooks"], Parameter(help="Format to write: FHIR, or requests of CDS Hooks to test with.")
+    ] = "fhir",
     out: Annotated[Path, Parameter(help="Folder to write.")],
     format: Annotated[
         Literal["ndjson", "transaction", "batch", "collection", "ips"],
@@ -236,17 +238,53 @@ def export(
         Literal["none", "fast", "full"],
         Parameter(help="Hold none, one of every shape with some hundred others, or all against fhir.resources."),
     ] = "fast",
+    hooks: Annotated[
+        str | None,
+        Parameter(help="cds-hooks: some of patient-view,order-select,order-sign,encounter-discharge; else all."),
+    ] = None,
+    moments: Annotated[
+        int | None, Parameter(help="cds-hooks: most moments of a patient for each hook; else 1.")
+    ] = None,
+    prefetch: Annotated[
+        Path | None, Parameter(help='cds-hooks: TOML or JSON file of more queries to prefetch, as key = "Query".')
+    ] = None,
+    fhir_server: Annotated[
+        str | None, Parameter(help="cds-hooks: a URL to state that leads nowhere, as https://fhir.example.invalid/r4.")
+    ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write events as FHIR R4 (US Core 6.1), every resource labelled as synthetic.
+    """Write events as FHIR R4 (US Core 6.1), every resource labelled as synthetic, or as requests of CDS Hooks 2.0.
 
     Example:
         ehrsim export cohort --to fhir --out fhir
+        ehrsim export cohort --to fhir --format ips --out summaries
+        ehrsim export cohort --to cds-hooks --hooks patient-view,order-sign --out requests
 
     """
-    from ehrsim.fhir import export_fhir
+    from ehrsim.fhir import export_cds_hooks, export_fhir
 
+    own = {"--hooks": hooks, "--moments": moments, "--prefetch": prefetch, "--fhir-server": fhir_server}
+    of_fhir = {"--format": format != "ndjson", "--entries": entries != 150, "--shard": shard, "--gzip": gzip}
+    for option, value in (of_fhir if to == "cds-hooks" else own).items():
+        if value is not None and value is not False:
+            raise UsageError(f"{option} does not go with --to {to}", hint="leave it out; --help says what it is of")
+    if to == "cds-hooks":
+        with bars() as progress:
+            requests = export_cds_hooks(
+                events,
+                out,
+                **({} if hooks is None else {"hooks": [hook.strip() for hook in hooks.split(",")]}),
+                moments=1 if moments is None else moments,
+                prefetch_templates=prefetch,
+                fhir_server=fhir_server,
+                validate=validate,
+                seed=seed,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        print("\n".join(requests.lines()))
+        return
     with bars() as progress:
         report = export_fhir(
             events,

@@ -5,12 +5,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import orjson
 import polars as pl
 import pytest
 
 import ehrsim
 from ehrsim import codes, reference
-from ehrsim.fhir import export_fhir
+from ehrsim.fhir import export_cds_hooks, export_fhir
 from ehrsim.importers import import_events
 from ehrsim.training import training_config
 
@@ -41,7 +42,7 @@ def check(request, work, shared):
     environment["PROFILES"] = profiles
 
     def run(folder: Path) -> int:
-        files = [str(path) for path in sorted(folder.glob("*.json"))]
+        files = [str(path) for path in sorted([*folder.glob("*.json"), *folder.glob("*.ndjson")])]
         found = subprocess.run(
             ["node", str(script), *files], capture_output=True, text=True, env=environment, check=False
         )
@@ -118,6 +119,22 @@ def test_summaries_of_events_of_every_and_any_form_are_valid(check, every_row, r
     for name, table in (("every", every_row), ("any", any_form)):
         report = export_fhir(table, tmp_path / name, format="ips")
         assert check(tmp_path / name) >= sum(report.resources.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["specval"], indirect=True)
+def test_what_is_prefetched_and_drafted_is_valid(check, every_row, tmp_path):
+    """Every searchset, collection of drafts and resource that CDS Hooks requests hold, each on its own."""
+    population = reference.population(30, seed=5)
+    for name, table in (("reference", population), ("every", every_row)):
+        export_cds_hooks(table, tmp_path / name)
+        requests = [orjson.loads(path.read_bytes()) for path in sorted((tmp_path / name).glob("*/*.json"))]
+        held = [request["context"].get("draftOrders") for request in requests]
+        held += [found for request in requests for found in request["prefetch"].values()]
+        held = [one for one in held if one is not None]
+        (tmp_path / f"{name}-held").mkdir()
+        (tmp_path / f"{name}-held" / "all.ndjson").write_bytes(b"\n".join(map(orjson.dumps, held)))
+        assert check(tmp_path / f"{name}-held") >= len(held) > 5 * len(requests)
 
 
 @pytest.mark.slow
