@@ -258,7 +258,7 @@ def export(
 
     Example:
         ehrsim export cohort --to fhir --out fhir
-        ehrsim export cohort --to fhir --format ips --out summaries
+        ehrsim export cohort --format ips --out summaries
         ehrsim export cohort --to cds-hooks --hooks patient-view,order-sign --out requests
 
     """

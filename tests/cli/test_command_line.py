@@ -28,7 +28,7 @@ def test_help_imports_nothing_heavy():
 def test_help_of_every_command_shows_its_example(name, capsys):
     assert cli.run([name, "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert cli.EXAMPLES[name] in shown
+    assert all(example in shown for example in (cli.EXAMPLES[name], *cli.MORE_EXAMPLES.get(name, ())))
 
 
 @pytest.mark.slow
@@ -37,9 +37,9 @@ def test_the_examples_work_one_after_the_other(tmp_path, monkeypatch, capsys):
     for name, example in cli.EXAMPLES.items():
         if name == "upload":
             continue  # There is no server; `tests/fhir/test_upload.py` has one.
-        arguments = shlex.split(example)[1:]
-        assert cli.run(arguments) == 0, (name, capsys.readouterr().err)
-        assert capsys.readouterr().out.strip(), f"{name} says nothing of what it did"
+        for line in (example, *cli.MORE_EXAMPLES.get(name, ())):
+            assert cli.run(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
+            assert capsys.readouterr().out.strip(), f"{name} says nothing of what it did"
     assert (tmp_path / "demo" / "overview.html").is_file()
     assert (tmp_path / "fhir" / "Patient.ndjson").is_file()
 
