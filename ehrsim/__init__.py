@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ehrsim.csv_export import export_csv
     from ehrsim.events import read_events, validate, write_events
-    from ehrsim.fhir import export_fhir, upload_fhir
+    from ehrsim.fhir import export_cds_hooks, export_fhir, upload_fhir
     from ehrsim.importers import import_events
     from ehrsim.meds_export import export_meds
     from ehrsim.omop import export_omop
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ehrsim.training import fit
 
 __all__ = [
+    "export_cds_hooks",
     "export_csv",
     "export_fhir",
     "export_meds",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "export_cds_hooks": "ehrsim.fhir",
     "export_csv": "ehrsim.csv_export",
     "export_fhir": "ehrsim.fhir",
     "export_meds": "ehrsim.meds_export",

@@ -35,6 +35,14 @@ EXAMPLES = {
     "schemas": "ehrsim schemas written",
 }
 """An example of each command, shown in its help; each works on what those before it wrote, `upload` with a server."""
+MORE_EXAMPLES = {
+    "export": (
+        "ehrsim export cohort --format ips --out summaries",
+        "ehrsim export cohort --to cds-hooks --hooks patient-view,order-sign --out requests",
+        "ehrsim export cohort --to omop --format parquet --out omop",
+    ),
+}
+"""Further examples of a command, shown and working like its first one."""
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
@@ -48,7 +56,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "schemas": commands.schemas,
 }
 for _order, (_name, _command) in enumerate(_COMMANDS.items()):
-    app.command(_command, name=_name, sort_key=_order, help_epilogue=f"Example: {EXAMPLES[_name]}")
+    _epilogue = "\n\n".join(f"Example: {example}" for example in (EXAMPLES[_name], *MORE_EXAMPLES.get(_name, ())))
+    app.command(_command, name=_name, sort_key=_order, help_epilogue=_epilogue)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -19,13 +19,16 @@ def export(
     events: Annotated[Path, Parameter(help="Events: a MEDS folder or a Parquet file.")],
     /,
     *,
-    to: Annotated[Literal["fhir", "omop", "csv", "meds"], Parameter(help="Format to write.")] = "fhir",
+    to: Annotated[
+        Literal["fhir", "cds-hooks", "omop", "csv", "meds"],
+        Parameter(help="Format to write: FHIR, requests of CDS Hooks to test with, or tables."),
+    ] = "fhir",
     out: Annotated[Path, Parameter(help="Folder to write.")],
     format: Annotated[
-        Literal["ndjson", "transaction", "batch", "collection", "csv", "parquet"] | None,
+        Literal["ndjson", "transaction", "batch", "collection", "ips", "csv", "parquet"] | None,
         Parameter(
-            help="FHIR: ndjson (the default) by resource type, transaction or batch bundles to upload, or collection, "
-            "one complete bundle a patient. OMOP: csv (the default) or parquet."
+            help="FHIR: ndjson (the default) by resource type, transaction or batch bundles to upload, collection, "
+            "one complete bundle a patient, or ips, one summary a patient. OMOP: csv (the default) or parquet."
         ),
     ] = None,
     entries: Annotated[
@@ -48,9 +51,24 @@ def export(
     validate: Annotated[
         Literal["none", "fast", "full"] | None,
         Parameter(
-            help="FHIR: hold none, one of every shape with some hundred others (fast, the default), or all against "
-            "fhir.resources."
+            help="FHIR and CDS Hooks: hold none, one of every shape with some hundred others (fast, the default), or "
+            "all against fhir.resources."
         ),
+    ] = None,
+    hooks: Annotated[
+        str | None,
+        Parameter(
+            help="CDS Hooks: some of patient-view,order-select,order-sign,encounter-discharge; all if not given."
+        ),
+    ] = None,
+    moments: Annotated[
+        int | None, Parameter(help="CDS Hooks: most moments of a patient for each hook, 1 if not given.")
+    ] = None,
+    prefetch: Annotated[
+        Path | None, Parameter(help='CDS Hooks: TOML or JSON file of more queries to prefetch, as key = "Query".')
+    ] = None,
+    fhir_server: Annotated[
+        str | None, Parameter(help="CDS Hooks: a URL to state that leads nowhere, as https://fhir.example.invalid/r4.")
     ] = None,
     vocabulary: Annotated[
         Path | None,
@@ -65,13 +83,17 @@ def export(
     strict: Annotated[
         bool, Parameter(negative=(), help="MEDS: leave out unit, visit and end time, which MEDS does not name.")
     ] = False,
-    seed: Annotated[int | None, Parameter(help="FHIR: seed of ids, names and places; 0 if not given.")] = None,
+    seed: Annotated[
+        int | None, Parameter(help="FHIR and CDS Hooks: seed of ids, names and places; 0 if not given.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write events as FHIR R4 (US Core 6.1), OMOP CDM 5.4, CSV or MEDS, labelled as synthetic where the format can.
+    """Write events as FHIR R4 (US Core 6.1), CDS Hooks requests, OMOP CDM 5.4, CSV or MEDS, labelled as synthetic.
 
     Example:
         ehrsim export cohort --to fhir --out fhir --include Claim --exclude DocumentReference
+        ehrsim export cohort --format ips --out summaries
+        ehrsim export cohort --to cds-hooks --hooks patient-view,order-sign --out requests
         ehrsim export cohort --to omop --format parquet --out omop
         ehrsim export cohort --to csv --out tables
         ehrsim export cohort --to meds --strict --out meds
@@ -88,6 +110,10 @@ def export(
         "exclude": exclude,
         "locale": locale,
         "validate": validate,
+        "hooks": hooks and [hook.strip() for hook in hooks.split(",")],
+        "moments": moments,
+        "prefetch_templates": prefetch,
+        "fhir_server": fhir_server,
         "vocabulary": vocabulary,
         "splits": splits,
         "strict": strict or None,
@@ -97,6 +123,7 @@ def export(
     _refuse_options_of_others(to, options)
     verbs: dict[str, Callable[..., Any]] = {
         "fhir": ehrsim.export_fhir,
+        "cds-hooks": ehrsim.export_cds_hooks,
         "omop": ehrsim.export_omop,
         "csv": ehrsim.export_csv,
         "meds": ehrsim.export_meds,
@@ -108,13 +135,14 @@ def export(
 
 _OPTIONS = {
     "fhir": ("format", "entries", "shard", "compressed", "include", "exclude", "locale", "validate", "seed"),
+    "cds-hooks": ("hooks", "moments", "prefetch_templates", "fhir_server", "validate", "seed"),
     "omop": ("format", "vocabulary"),
     "csv": (),
     "meds": ("shard", "splits", "strict"),
 }
 """The options that each format has, as the verbs name them."""
-_FORMATS = {"fhir": ("ndjson", "transaction", "batch", "collection"), "omop": ("csv", "parquet")}
-_NAMES = {"compressed": "--gzip"}
+_FORMATS = {"fhir": ("ndjson", "transaction", "batch", "collection", "ips"), "omop": ("csv", "parquet")}
+_NAMES = {"compressed": "--gzip", "prefetch_templates": "--prefetch"}
 """Of options that the command line names otherwise."""
 
 

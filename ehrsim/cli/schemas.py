@@ -20,6 +20,7 @@ def _of(model: Any) -> Callable[[], dict[str, Any]]:
 
 def registry() -> dict[str, Callable[[], dict[str, Any]]]:
     """Name of each schema file, and the function that gives its schema."""
+    from ehrsim.fhir.cds_requests import request_schema
     from ehrsim.importers.report import ImportReport
     from ehrsim.importers.table import mapping_schema
     from ehrsim.models.gan import GANConfig
@@ -29,6 +30,7 @@ def registry() -> dict[str, Callable[[], dict[str, Any]]]:
     from ehrsim.runs import RunConfig
 
     return {
+        "cds-hooks-request": request_schema,
         "gan-config": _of(GANConfig),
         "import-report": _of(ImportReport),
         "reference-specification": specification_schema,

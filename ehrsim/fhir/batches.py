@@ -295,17 +295,23 @@ def _belongs(panel: Coded, code: Coded) -> bool:
     return profiles.in_panel(panel.value, code.value, category)
 
 
-def _provenances(table: Table, links: Links, shapes: Shapes) -> Batch:
-    lanes = identity.hashed(identity.key_of("Provenance"), *table.subject_lanes.T)
-    ids = identity.uuids(lanes)
+def last_moments(table: Table) -> list[str | None]:
+    """When the last that each subject's events tell of was, begun or ended, as a FHIR dateTime; None without a time."""
     latest = pl.DataFrame({"subject": table.subject}).with_columns(
         time=pl.max_horizontal(table.frame["time"], table.frame["end_time"])
     )
     last = latest.group_by("subject", maintain_order=True).agg(pl.col("time").max())["time"]
+    moments: list[str | None] = date_times(last).tolist()
+    return moments
+
+
+def _provenances(table: Table, links: Links, shapes: Shapes) -> Batch:
+    lanes = identity.hashed(identity.key_of("Provenance"), *table.subject_lanes.T)
+    ids = identity.uuids(lanes)
     prefix = links.prefix["Organization"]
     organizations = [reference(prefix + place.organization, place.name) for place in places(links.locale)]
     targets = [reference(links.prefix["Patient"] + uuid) for uuid in links.subject_ids]
     whose = [organizations[place] for place in links.place.tolist()]
-    columns = (ids, targets, whose, date_times(last).tolist())
+    columns = (ids, targets, whose, last_moments(table))
     resources = map(provenance, *columns, [shapes.labels] * len(ids))
     return Batch("Provenance", ids, np.arange(len(ids)), np.zeros(len(ids), dtype=np.int64), resources)

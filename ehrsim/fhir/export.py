@@ -13,6 +13,7 @@ from ehrsim.errors import UsageError
 from ehrsim.fhir import identity
 from ehrsim.fhir.batches import batches
 from ehrsim.fhir.fragments import Labels, Resource, encoded
+from ehrsim.fhir.ips import IpsWriter, encoded_as_ips
 from ehrsim.fhir.links import link
 from ehrsim.fhir.locales import LOCALES
 from ehrsim.fhir.losses import count_losses
@@ -21,13 +22,24 @@ from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.shapes import Shapes
 from ehrsim.fhir.table import table_of
 from ehrsim.fhir.validation import Validate, Validator
-from ehrsim.fhir.writers import ALWAYS, ENTRIES, FINANCIAL_TYPES, TYPES, BundleWriter, Format, Layout, NdjsonWriter
+from ehrsim.fhir.writers import (
+    ALWAYS,
+    ENTRIES,
+    FINANCIAL_TYPES,
+    TOLD_TYPES,
+    TYPES,
+    BundleWriter,
+    Format,
+    Layout,
+    NdjsonWriter,
+)
 from ehrsim.groups import Events
 from ehrsim.outputs import atomic_directory
 from ehrsim.progress import Progress, silent
 
-GROUP_EVENTS = {"ndjson": 250_000, "transaction": 25_000, "batch": 25_000, "collection": 25_000}
+GROUP_EVENTS = {"ndjson": 250_000, "transaction": 25_000, "batch": 25_000, "collection": 25_000, "ips": 25_000}
 """Events of a group by format: bundles are held in memory until their group is complete."""
+Writer = NdjsonWriter | BundleWriter
 
 
 def export_fhir(
@@ -51,7 +63,7 @@ def export_fhir(
     `ndjson` is the layout of FHIR Bulk Data: `Type.ndjson` and a `manifest.json`, cut after every `shard` resources and
     gzipped if asked for. `transaction` and `batch` are bundles to upload, of `entries` at most: `shared.json` first,
     then `SUBJECT.json` or its parts `SUBJECT-001.json`, in order. `collection` is one bundle a patient, complete in
-    itself.
+    itself, and `ips` one International Patient Summary document a patient, of what tells events.
     All types of resources are written but those of payment (Coverage, Claim, ExplanationOfBenefit), which are to be
     asked for with `include`; those of `exclude` are left out, with all that refers to them.
     Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any format,
@@ -70,7 +82,7 @@ def export_fhir(
     ):
         if value not in known:
             raise UsageError(f"unknown {option} `{value}`", hint=f"expected one of {', '.join(known)}")
-    layout = Layout(format, entries, shard, compressed, chosen_types(include, exclude))
+    layout = Layout(format, entries, shard, compressed, chosen_types(format, include, exclude))
     layout.check()
     country = LOCALES[locale]
     report = ExportReport(format=format)
@@ -81,12 +93,16 @@ def export_fhir(
         shapes, validator = Shapes(labels), Validator(validate, report)
         prefix = layout.prefixes()
         places = [
-            _of_types(place_resources(number, labels, prefix, country), layout) for number in range(ORGANIZATIONS)
+            _of_types(place_resources(number, labels, prefix, country), layout.types) for number in range(ORGANIZATIONS)
         ]
         if "Coverage" in layout.types:
             places.append([payer_resource(labels, country)])
         validator.check(chain.from_iterable(places))
-        writer = _writer(layout, folder, places, labels, stack)
+        encode = encoded_as_ips if format == "ips" else encoded
+        if format == "ips":
+            writer: Writer = IpsWriter(folder, places, labels, layout, validator, report)
+        else:
+            writer = _writer(layout, folder, places, labels, stack)
         parts = groups.parts(source, GROUP_EVENTS[format], report)
         total = sum(part.subjects for part in parts)
         for part in parts:
@@ -96,7 +112,7 @@ def export_fhir(
                 count_losses(table, shapes, report, layout.types)
                 links = link(table, prefix, country)
                 for batch in batches(table, shapes, links, layout.types):
-                    writer.write(batch, validator.checked(batch, map(encoded, batch.resources)))
+                    writer.write(batch, validator.checked(batch, map(encode, batch.resources)))
                 writer.end_group(table, links.place.tolist())
                 report.patients += len(table.subjects)
             progress("export", report.patients, total, "patients")
@@ -105,12 +121,16 @@ def export_fhir(
     return report
 
 
-def chosen_types(include: Iterable[str], exclude: Iterable[str]) -> frozenset[str]:
+def chosen_types(format: Format, include: Iterable[str], exclude: Iterable[str]) -> frozenset[str]:
     """The types of resources to write: all but those of payment, with those included and without those excluded.
 
-    Raises `UsageError` for a type that is not known, or that cannot be left out.
+    Summaries hold what tells events. Raises `UsageError` for a type that is not known, or that cannot be left out.
     """
     include, exclude = frozenset(include), frozenset(exclude)
+    if format == "ips":
+        if include | exclude:
+            raise UsageError("types are not chosen for summaries", hint="leave out include and exclude")
+        return TOLD_TYPES
     for name in sorted(include | exclude):
         if name not in TYPES:
             raise UsageError(f"unknown type of resource `{name}`", hint=f"expected one of {', '.join(TYPES)}")
@@ -125,13 +145,11 @@ def chosen_types(include: Iterable[str], exclude: Iterable[str]) -> frozenset[st
     return (frozenset(TYPES) - frozenset(FINANCIAL_TYPES) | include) - exclude
 
 
-def _of_types(resources: list[Resource], layout: Layout) -> list[Resource]:
-    return [resource for resource in resources if resource["resourceType"] in layout.types]
+def _of_types(resources: list[Resource], types: frozenset[str]) -> list[Resource]:
+    return [resource for resource in resources if resource["resourceType"] in types]
 
 
-def _writer(
-    layout: Layout, folder: Path, places: list[list[Resource]], labels: Labels, stack: ExitStack
-) -> NdjsonWriter | BundleWriter:
+def _writer(layout: Layout, folder: Path, places: list[list[Resource]], labels: Labels, stack: ExitStack) -> Writer:
     if layout.format == "ndjson":
         return NdjsonWriter(folder, places, labels, layout, stack)
     return BundleWriter(folder, places, labels, layout)

@@ -11,7 +11,7 @@ class ExportReport(msgspec.Struct):
     """The report of one export.
 
     `not_carried` counts events, or single columns of them, that are not in the output; `changed` counts those that
-    are in it altered.
+    are in it altered; `left_out` counts resources that are not in summaries.
     """
 
     format: str
@@ -21,6 +21,7 @@ class ExportReport(msgspec.Struct):
     events: int = 0
     not_carried: counts.Counts = {}
     changed: counts.Counts = {}
+    left_out: counts.Counts = {}
     validated: dict[str, int] = {}
     """Resources held against fhir.resources, by type; all passed, or the export failed."""
 
@@ -32,6 +33,10 @@ class ExportReport(msgspec.Struct):
         """Count what is carried in an altered form."""
         counts.add(self.changed, reason, count, example)
 
+    def leave_out(self, reason: str, count: int) -> None:
+        """Count resources that a summary does not list."""
+        counts.add(self.left_out, reason, count, "")
+
     def lines(self) -> list[str]:
         """The report for people, a line each."""
         total = sum(self.resources.values())
@@ -41,6 +46,7 @@ class ExportReport(msgspec.Struct):
         ]
         lines += counts.lines("not carried by FHIR", self.not_carried)
         lines += counts.lines("changed", self.changed)
+        lines += counts.lines("left out of the summaries", self.left_out)
         if self.validated:
             lines.append(f"validated {sum(self.validated.values()):,}, all valid: {_listed(self.validated)}")
         return lines

@@ -93,8 +93,13 @@ class Table(NamedTuple):
         return keys
 
 
-def table_of(frame: pl.DataFrame, shapes: Shapes, descriptions: dict[str, str], key: Words) -> Table:
-    """The arrays of a frame of whole subjects, sorted by subject."""
+def table_of(
+    frame: pl.DataFrame, shapes: Shapes, descriptions: dict[str, str], key: Words, lanes: Lanes | None = None
+) -> Table:
+    """The arrays of a frame of whole subjects, sorted by subject.
+
+    `lanes` are the hashes of its rows where they are known, so that events that were cut down keep their ids.
+    """
     code = _numbered(frame["code"], lambda text: shapes.code_number(text, descriptions.get(text)))
     unit = _numbered(frame["unit"], shapes.unit_number)
     kind = np.array([NUMBER_OF[coded.kind] for coded in shapes.codes], dtype=np.int8)[code]
@@ -105,7 +110,8 @@ def table_of(frame: pl.DataFrame, shapes: Shapes, descriptions: dict[str, str], 
     answering = np.array([may_hold_answer(coded) for coded in shapes.codes], dtype=np.bool_)[code]
     answering &= value.is_null().to_numpy() | (kind == NUMBER_OF["allergy"])
     text, coded_text, text_words = _texts(frame["text_value"], answering)
-    lanes = _row_lanes(frame, shapes, code, unit, text_words, key)
+    if lanes is None:
+        lanes = _row_lanes(frame, shapes, code, unit, text_words, key)
     subjects: Ints = ids[starts].astype(np.int64)
     visit, visits = _visits(frame, kind, subject, subjects, lanes, key)
     form = np.zeros(len(ids), dtype=np.int64)

@@ -23,7 +23,7 @@ from ehrsim.fhir.places import ORGANIZATIONS
 from ehrsim.fhir.record import Batch
 from ehrsim.fhir.table import Table
 
-Format = Literal["ndjson", "transaction", "batch", "collection"]
+Format = Literal["ndjson", "transaction", "batch", "collection", "ips"]
 SHARED_TYPES = ("Organization", "Location", "Practitioner", "PractitionerRole")
 """Types of resources that patients share."""
 FINANCIAL_TYPES = ("Coverage", "Claim", "ExplanationOfBenefit")
@@ -58,6 +58,11 @@ TYPES = (
     *SHARED_TYPES,
 )
 """All types of resources, in an order in which none refers to a later one but for those that patients share."""
+TOLD_TYPES = frozenset(
+    """Patient Encounter Condition Procedure Immunization AllergyIntolerance MedicationRequest Observation
+    DiagnosticReport CarePlan Provenance Organization Location Practitioner""".split()  # noqa: SIM905
+)
+"""Types that tell events, with what these cannot do without."""
 ALWAYS = frozenset(("Patient", "Provenance", *SHARED_TYPES)) - {"PractitionerRole"}
 """Types that cannot be left out: others refer to them, or they say that all is simulated."""
 BUFFER = 1 << 18
@@ -67,7 +72,8 @@ ENTRIES = 150
 """Of a bundle to upload, if not said otherwise: the strictest server known takes 160."""
 _FAST = 3
 """Level of compression."""
-_REFERENCE = re.compile(rb'"reference":"urn:uuid:([0-9a-f-]{36})"')
+REFERENCE = re.compile(rb'"reference":"urn:uuid:([0-9a-f-]{36})"')
+"""A reference within a bundle, as the encoder writes it."""
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -97,7 +103,7 @@ class Layout(msgspec.Struct, frozen=True):
         Within a bundle resources are known by their `fullUrl`; those of another file, and all entries of a batch, which
         are processed on their own, by type and id.
         """
-        literal = {"ndjson": TYPES, "batch": TYPES, "transaction": SHARED_TYPES, "collection": ()}[self.format]
+        literal = {"ndjson": TYPES, "batch": TYPES, "transaction": SHARED_TYPES}.get(self.format, ())
         return {name: f"{name}/" if name in literal else "urn:uuid:" for name in TYPES}
 
 
@@ -252,4 +258,4 @@ def _named(resource: bytes, earlier: dict[bytes, bytes]) -> bytes:
         uuid = found[1]
         return b'"reference":"%b/%b"' % (earlier[uuid], uuid) if uuid in earlier else found[0]
 
-    return _REFERENCE.sub(by_name, resource)
+    return REFERENCE.sub(by_name, resource)

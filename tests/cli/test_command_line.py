@@ -28,7 +28,7 @@ def test_help_imports_nothing_heavy():
 def test_help_of_every_command_shows_its_example(name, capsys):
     assert cli.run([name, "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert cli.EXAMPLES[name] in shown
+    assert all(example in shown for example in (cli.EXAMPLES[name], *cli.MORE_EXAMPLES.get(name, ())))
 
 
 @pytest.mark.slow
@@ -37,9 +37,9 @@ def test_the_examples_work_one_after_the_other(tmp_path, monkeypatch, capsys):
     for name, example in cli.EXAMPLES.items():
         if name == "upload":
             continue  # There is no server; `tests/fhir/test_upload.py` has one.
-        arguments = shlex.split(example)[1:]
-        assert cli.run(arguments) == 0, (name, capsys.readouterr().err)
-        assert capsys.readouterr().out.strip(), f"{name} says nothing of what it did"
+        for line in (example, *cli.MORE_EXAMPLES.get(name, ())):
+            assert cli.run(shlex.split(line)[1:]) == 0, (line, capsys.readouterr().err)
+            assert capsys.readouterr().out.strip(), f"{name} says nothing of what it did"
     assert (tmp_path / "demo" / "overview.html").is_file()
     assert (tmp_path / "fhir" / "Patient.ndjson").is_file()
 
@@ -74,6 +74,15 @@ def test_the_examples_work_one_after_the_other(tmp_path, monkeypatch, capsys):
         (["export", "nowhere", "--to", "csv", "--gzip", "--out", "x"], "--gzip does not go with --to csv"),
         (["export", "nowhere", "--to", "meds", "--seed", "5", "--out", "x"], "--seed does not go with --to meds"),
         (["export", "nowhere", "--strict", "--out", "x"], "it is an option of --to meds"),
+        (["export", "nowhere", "--hooks", "order-sign", "--out", "x"], "--hooks"),
+        (["export", "nowhere", "--moments", "0", "--out", "x"], "--moments"),
+        (["export", "nowhere", "--format", "ips", "--gzip", "--out", "x"], "ips"),
+        (["export", "nowhere", "--to", "cds-hooks", "--format", "ips", "--out", "x"], "--format"),
+        (["export", "nowhere", "--to", "cds-hooks", "--gzip", "--out", "x"], "--gzip"),
+        (["export", "nowhere", "--to", "cds-hooks", "--hooks", "order-sing", "--out", "x"], "order-sing"),
+        (["export", "nowhere", "--to", "cds-hooks", "--moments", "0", "--out", "x"], "moments"),
+        (["export", "nowhere", "--to", "cds-hooks", "--prefetch", "absent.toml", "--out", "x"], "absent.toml"),
+        (["export", "nowhere", "--to", "cds-hooks", "--fhir-server", "https://a.org/r4", "--out", "x"], "a.org"),
         (["schemas", "--check", "nowhere"], "nowhere"),
     ],
 )

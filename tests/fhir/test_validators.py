@@ -5,12 +5,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import orjson
 import polars as pl
 import pytest
 
 import ehrsim
 from ehrsim import codes, reference
-from ehrsim.fhir import export_fhir
+from ehrsim.fhir import export_cds_hooks, export_fhir
 from ehrsim.fhir.locales import LOCALES
 from ehrsim.fhir.writers import FINANCIAL_TYPES
 from ehrsim.importers import import_events
@@ -41,12 +42,14 @@ def check(request, work, shared):
     Its second argument is the folder of the version of US Core.
     """
     script = MEDPLUM if request.param == "medplum" else shared / "fhir" / "validators" / "specval.mjs"
+    profiles = ":".join(str(work / "igs" / name / "package") for name in ("610", "ips"))
     environment = {**os.environ, "FHIR_WORK": str(work), "FHIR_IGS": str(work / "igs"), "NM_MISC": str(work / "npm")}
+    environment["PROFILES"] = profiles
 
     def run(folder: Path, us_core: str = "610") -> int:
         if us_core != "610":
             environment["PROFILES"] = str(work / "igs" / us_core / "package")
-        files = [str(path) for path in sorted(folder.glob("*.json"))]
+        files = [str(path) for path in sorted([*folder.glob("*.json"), *folder.glob("*.ndjson")])]
         found = subprocess.run(
             ["node", str(script), *files], capture_output=True, text=True, env=environment, check=False
         )
@@ -108,6 +111,60 @@ def test_events_of_every_and_any_form_are_valid(check, every_row, random_events,
     for name, table in (("every", every_row), ("any", any_form)):
         report = export_fhir(table, tmp_path / name, format="collection", include=FINANCIAL_TYPES)
         assert check(tmp_path / name) >= sum(report.resources.values())
+
+
+@pytest.mark.slow
+def test_summaries_of_reference_patients_are_valid(check, tmp_path):
+    """Documents of whole lives, held against the IPS profiles beside those of US Core."""
+    report = export_fhir(reference.population(SUBJECTS, seed=5), tmp_path / "out", format="ips")
+    assert report.resources["Composition"] == SUBJECTS
+    assert check(tmp_path / "out") >= sum(report.resources.values()) > 80 * SUBJECTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["synthea_stu3_1461", "nafld_mayo_17549", "diabetes130_71518"])
+def test_summaries_of_real_data_are_valid(name, check, event_sets, tmp_path):
+    import_events(event_sets / name, tmp_path / "events")
+    events = ehrsim.read_events(tmp_path / "events").collect()
+    few = events.filter(pl.col("subject_id").is_in(events["subject_id"].unique().sort().head(50).implode()))
+    report = export_fhir(few, tmp_path / "out", format="ips")
+    assert report.resources["Composition"] == 50
+    assert check(tmp_path / "out") >= sum(report.resources.values()) > 10 * 50
+
+
+@pytest.mark.slow
+def test_summaries_of_events_of_every_and_any_form_are_valid(check, every_row, random_events, tmp_path):
+    any_form = random_events.filter(~pl.col("code").is_in([codes.BIRTH, codes.DEATH]) & (pl.col("subject_id") < 60))
+    for name, table in (("every", every_row), ("any", any_form)):
+        report = export_fhir(table, tmp_path / name, format="ips")
+        assert check(tmp_path / name) >= sum(report.resources.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["specval"], indirect=True)
+def test_what_is_prefetched_and_drafted_is_valid(check, every_row, tmp_path):
+    """Every searchset, collection of drafts and resource that CDS Hooks requests hold, each on its own."""
+    population = reference.population(30, seed=5)
+    for name, table in (("reference", population), ("every", every_row)):
+        export_cds_hooks(table, tmp_path / name)
+        requests = [orjson.loads(path.read_bytes()) for path in sorted((tmp_path / name).glob("*/*.json"))]
+        held = [request["context"].get("draftOrders") for request in requests]
+        held += [found for request in requests for found in request["prefetch"].values()]
+        held = [one for one in held if one is not None]
+        (tmp_path / f"{name}-held").mkdir()
+        (tmp_path / f"{name}-held" / "all.ndjson").write_bytes(b"\n".join(map(orjson.dumps, held)))
+        assert check(tmp_path / f"{name}-held") >= len(held) > 5 * len(requests)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["specval"], indirect=True)
+def test_a_defect_of_a_summary_is_found(check, every_row, tmp_path):
+    """The section of allergies is required by the IPS profile alone."""
+    export_fhir(every_row, tmp_path / "out", format="ips")
+    path = tmp_path / "out" / "2.json"
+    path.write_bytes(path.read_bytes().replace(b'"code":"48765-2"', b'"code":"8716-3"', 1))
+    with pytest.raises(AssertionError, match="sectionAllergies"):
+        check(tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -178,9 +178,15 @@ def _code(record: Record, kind: Kind) -> Meaning:
     return _known(meaning(child(record.resource, "code"), kind))
 
 
+_ABSENT = "//hl7.org_fhir_uv_ips_CodeSystem_absent-unknown-uv-ips//"
+"""In the codes by which a patient summary says that it has nothing of a kind to list."""
+
+
 def _known(code: Meaning | None) -> Meaning:
     if code is None:
         raise UnusableResource("no code")
+    if _ABSENT in code.code:
+        raise UnusableResource("says that there is none, or no information")
     return code
 
 
