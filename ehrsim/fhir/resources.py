@@ -127,7 +127,8 @@ def observation(event: Event) -> Resource:
     elif time is not None:
         resource["effectiveDateTime"] = time
     elif shape.category == profiles.VITAL_SIGN:
-        resource["_effectiveDateTime"] = _NOT_STATED
+        # Not a dateTime without a value, which HL7's validator measures (vs-1).
+        resource["effectivePeriod"] = _NOT_STATED
     if value is not None:
         quantity = {"value": value, **shape.unit}
         if shape.boxed:
