@@ -120,7 +120,7 @@ def judge(work, shared, terminology):
     def run(folder: Path) -> Found:
         files = sorted(folder.glob("*.json"))
         arguments = [JAVA / "JudgeExport.java", *packages, terminology, *files]
-        with (work / "packages.lock").open("w") as lock:  # The packages are unpacked by the first that runs.
+        with (work / "run.lock").open("w") as lock:  # One at a time: each takes 3 GB.
             fcntl.flock(lock, fcntl.LOCK_EX)
             command = ["java", HEAP, f"-Duser.home={work}", "-cp", f"{work}/lib/*", *arguments]
             done = subprocess.run(command, capture_output=True, check=False)
