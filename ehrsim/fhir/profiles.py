@@ -38,7 +38,34 @@ VITAL_SIGNS: dict[str, VitalSign] = {
 }
 """Codes that make an Observation a vital sign; FHIR R4 holds them to its profile whether it claims it or not."""
 
-MORE_VITAL_SIGNS = frozenset((SYSTOLIC, DIASTOLIC, "8478-0", "3141-9", "8331-1", "8306-3", "8287-5", "3137-7"))
+GENERAL_CODES = {
+    "9279-1": "Respiratory rate",
+    "8867-4": "Heart rate",
+    OXYGEN_SATURATION: "Oxygen saturation in Arterial blood",
+    "8310-5": "Body temperature",
+    "8302-2": "Body height",
+    "9843-4": "Head Occipital-frontal circumference",
+    "29463-7": "Body weight",
+    "39156-5": "Body mass index (BMI) [Ratio]",
+}
+"""The code that each vital signs profile of FHIR R4 asks for, with its name."""
+_MORE_SPECIAL = {
+    "9279-1": "76170-0 76172-6 76171-8 19840-8 33438-3 76270-8 11291-2",
+    "8867-4": """60978-4 73795-7 73799-9 76476-1 76477-9 8889-8 8890-6 8891-4 8892-2 8893-0 40443-4 55425-3 68999-2
+        11328-2 69000-8 8886-4""",
+    OXYGEN_SATURATION: "19224-5 20564-1 2709-4 2710-2 2713-6 51733-4 59408-5 59417-6 89276-0 97549-0",
+    "8310-5": """60834-9 60835-6 60836-4 60838-0 60955-2 61009-7 75539-7 75987-8 76010-8 76011-6 76278-1 8309-7 8328-7
+        8329-5 8330-3 8331-1 8332-9 8333-7 8334-5 91371-5 98657-0 98663-8""",
+    "8302-2": "3137-7 3138-5 8306-3 8308-9",
+    "9843-4": "8287-5",
+    "29463-7": "3141-9 3142-7 75292-3 79348-9 8350-1 8351-9",
+    "39156-5": "89270-3",
+}
+GENERAL_CODE = {special: general for general, names in _MORE_SPECIAL.items() for special in names.split()}
+"""Codes that say how or where one of these was measured. HL7's validator holds them to its profile, which then wants
+the general code beside the special one."""
+
+MORE_VITAL_SIGNS = frozenset((SYSTOLIC, DIASTOLIC, "8478-0"))
 """Vital signs without a profile of their own."""
 
 EQUIVALENT_UNITS = {
@@ -90,9 +117,14 @@ PANELS: dict[str, frozenset[str]] = {
 """LOINC members of common panels; any other panel holds every laboratory observation of its time."""
 
 
+def vital_sign(code: str) -> VitalSign | None:
+    """What the profile of a LOINC code asks for, which may be that of the general code; None without a profile."""
+    return VITAL_SIGNS.get(code) or VITAL_SIGNS.get(GENERAL_CODE.get(code, ""))
+
+
 def category_of(code: str, unit: str | None) -> str:
     """The category of a LOINC observation."""
-    if code in VITAL_SIGNS or code in MORE_VITAL_SIGNS:
+    if vital_sign(code) is not None or code in MORE_VITAL_SIGNS:
         return VITAL_SIGN
     if code in SOCIAL_HISTORY:
         return SOCIAL

@@ -131,7 +131,8 @@ def observation(event: Event) -> Resource:
     elif time is not None:
         resource["effectiveDateTime"] = time
     elif shape.category == profiles.VITAL_SIGN:
-        resource["_effectiveDateTime"] = _NOT_STATED
+        # Not a dateTime without a value, which HL7's validator measures (vs-1).
+        resource["effectivePeriod"] = _NOT_STATED
     resource["performer"] = performer
     if order is not None:
         resource["basedOn"] = order

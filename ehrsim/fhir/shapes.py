@@ -43,7 +43,9 @@ _DIAGNOSIS = fragment([concept(f"{HL7}condition-category", "encounter-diagnosis"
 _PROBLEM = fragment([concept(f"{HL7}condition-category", "problem-list-item", "Problem List Item")])
 _LABORATORY_REPORT = fragment([concept(f"{HL7}v2-0074", "LAB", "Laboratory")])
 _OTHER_REPORT = fragment([concept(f"{HL7}v2-0074", "OTH", "Other")])
-_ASSESS_PLAN = concept("http://hl7.org/fhir/us/core/CodeSystem/careplan-category", "assess-plan", "Assessment and Plan")
+_ASSESS_PLAN = concept(
+    "http://hl7.org/fhir/us/core/CodeSystem/careplan-category", "assess-plan", "Assessment and Plan of Treatment"
+)
 
 
 class Coded(NamedTuple):
@@ -118,9 +120,9 @@ def coded(code: str, description: str | None) -> Coded:
         return Coded(code, "observation_end", "LOCAL", code, code, fragment({}), None)
     kind, system, value = codes.parse(code)
     whole = event_concept(system, value, description)
-    if (system, value) == ("LOINC", profiles.PULSE_OXIMETRY):
-        parent = coding(codes.uri("LOINC"), profiles.OXYGEN_SATURATION, "Oxygen saturation in Arterial blood")
-        whole["coding"].append(parent)
+    if system == "LOINC" and value in profiles.GENERAL_CODE:
+        general = profiles.GENERAL_CODE[value]
+        whole["coding"].append(coding(codes.uri("LOINC"), general, profiles.GENERAL_CODES[general]))
     return Coded(code, kind, system, value, whole["text"], fragment(whole), _change(kind, system, value))
 
 
@@ -241,7 +243,7 @@ def _head(resource_type: str, labels: Labels, profile: str | None) -> Resource:
 def _observation(code: Coded, unit: str | None, form: int, labels: Labels) -> Shape:
     if code.system != "LOINC":
         return _observed(code, None, None, labels, quantity_unit(unit))
-    sign = profiles.VITAL_SIGNS.get(code.value)
+    sign = profiles.vital_sign(code.value)
     if sign is not None:
         return _vital_sign(code, sign, unit, form, labels)
     category = profiles.category_of(code.value, unit)

@@ -93,6 +93,7 @@ def every_row() -> pl.DataFrame:
         _row(2, None, "LOINC//8302-2", value=180, unit="cm"),
         _row(2, START, "LOINC//8302-2", value=180),
         _row(2, START, "LOINC//59408-5", value=97, unit="%", visit=1),
+        _row(2, START, "LOINC//8331-1", value=37.1, unit="Cel", visit=1),
         _row(2, START, "LOINC//2708-6", visit=1),
         _row(2, START, "LOINC//72166-2", text="SNOMED//266919005", visit=1),
         _row(2, START, "LOINC//72166-2", text="never", visit=1),

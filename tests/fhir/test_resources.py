@@ -94,6 +94,9 @@ def test_every_form_of_every_mapping_is_valid(kind, code):
         ("LOINC//8867-4", None, TEXT | TIMED, "us-core-heart-rate"),
         ("LOINC//8867-4", None, TIMED, "us-core-heart-rate"),
         ("LOINC//59408-5", "%", NUMERIC | TIMED, "us-core-pulse-oximetry"),
+        ("LOINC//8331-1", "Cel", NUMERIC | TIMED, "us-core-body-temperature"),
+        ("LOINC//3141-9", "kg", NUMERIC | TIMED, "us-core-body-weight"),
+        ("LOINC//3141-9", "mg/dL", NUMERIC | TIMED, None),
         ("LOINC//72166-2", None, CODED | TIMED, "us-core-smokingstatus"),
         ("LOINC//72166-2", None, TEXT | TIMED, None),
         ("LOINC//44261-6", "{score}", NUMERIC | TIMED, "us-core-observation-screening-assessment"),
@@ -105,6 +108,21 @@ def test_every_form_of_every_mapping_is_valid(kind, code):
 def test_observations_claim_the_profile_that_they_meet(code, unit, form, profile):
     claimed = _resource("observation", code, unit, form)["meta"].get("profile", [])
     assert [url.rsplit("/", 1)[1] for url in claimed] == ([profile] if profile else [])
+
+
+@pytest.mark.parametrize("special", sorted(profiles.GENERAL_CODE))
+def test_a_special_vital_sign_has_the_code_of_its_profile_beside_its_own(special):
+    """HL7's validator holds oral temperatures and the like to the profile of the general code."""
+    general = profiles.GENERAL_CODE[special]
+    resource = _resource("observation", f"LOINC//{special}", profiles.VITAL_SIGNS[general].units[0], NUMERIC | TIMED)
+    assert [coding["code"] for coding in resource["code"]["coding"]] == [special, general]
+    assert resource["category"][0]["coding"][0]["code"] == "vital-signs"
+    assert "valueQuantity" in resource
+
+
+def test_a_care_plan_names_its_category_like_us_core():
+    category = _resource("care_plan", "CAREPLAN//SNOMED//386257007", None, TIMED)["category"][0]
+    assert category["coding"][0]["display"] == "Assessment and Plan of Treatment"
 
 
 def test_a_unit_is_a_code_only_where_it_is_ucum():

@@ -1,6 +1,7 @@
 """Upload: everything arrives once, whatever goes wrong on the way; the server is a small one on loopback."""
 
 import http.server
+import re
 import sys
 import threading
 from collections import Counter
@@ -73,6 +74,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for full_url, name in names.items():
                 text = text.replace(f'"{full_url}"'.encode(), f'"{name}"'.encode())
             assert b'"urn:uuid:' not in text.replace(b'"source":"urn', b"")
+            named = {name.decode() for name in re.findall(rb'"reference":"(\w+/[^"]+)"', text)}
+            assert named <= store.keys() | names.values()
             url = entry["request"]["url"]
             responses.append({"response": {"status": "200 OK" if url in store else "201 Created"}})
             store[url] = text
