@@ -80,6 +80,7 @@ def export_fhir(
                 links = link(table, prefix)
                 for batch in batches(table, shapes, links):
                     writer.write(batch, validator.checked(batch, map(encoded, batch.resources)))
+                validator.end_group()
                 writer.end_group(table, links.place.tolist())
                 report.patients += len(table.subjects)
             progress("export", report.patients, total, "patients")
