@@ -35,14 +35,14 @@ from ehrsim.fhir.validation.layouts import (
     layout_of,
     masked,
     same,
-    times_at,
-    uuids_at,
+    times_in,
+    uuids_in,
 )
 from ehrsim.fhir.validation.rules import rules_of
 from ehrsim.fhir.validation.times import ZONES, span
 
 Validate = Literal["none", "fast", "full"]
-CHUNK = 1 << 15
+CHUNK = 1 << 16
 """Lines that are held against the rules at once."""
 LAYOUTS = 1 << 15
 """Layouts that are kept: some 3 kB each."""
@@ -88,8 +88,8 @@ class _Group:
         self.links: dict[tuple[str, Reference], _Links] = {}
         self.stays = _Times([], [], [])
         self.moments = _Times([], [], [])
-        self.born: list[Ints] = []
-        self.dead: list[Ints] = []
+        self.born: Ints = np.empty(0, dtype=np.int64)
+        self.dead: Ints = np.empty(0, dtype=np.int64)
 
 
 class Validator:
@@ -178,10 +178,12 @@ class Validator:
         whole = len(left) == len(lines)
         block = matrix if whole else matrix[left]
         fits = same(block, layout)
-        if not fits.any():
-            return left
-        rows = left[fits]
-        self._gather(kind, layout, block if fits.all() else block[fits], subjects[rows])
+        words, well_formed = uuids_in(block, layout)
+        fits &= well_formed
+        if fits.all():
+            self._gather(kind, layout, block, words, subjects[left])
+        elif fits.any():
+            self._gather(kind, layout, block[fits], words[fits], subjects[left[fits]])
         return left[~fits]
 
     def _layout(self, kind: str, line: bytes) -> Layout:
@@ -231,49 +233,53 @@ class Validator:
             if birth and death and death.before(birth):
                 problem = Problem("deceasedDateTime", patient["deceasedDateTime"], f"a time after {patient['birthDate']}")
                 self._refuse(f"Patient/{patient['id']}", problem)
-        self._group.born.append(lives[:, 0])
-        self._group.dead.append(lives[:, 1])
+        group = self._group
+        group.born, group.dead = np.append(group.born, lives[:, 0]), np.append(group.dead, lives[:, 1])
 
-    def _gather(self, kind: str, layout: Layout, lines: Bytes, subjects: Ints) -> None:
+    def _gather(self, kind: str, layout: Layout, lines: Bytes, words: Words, subjects: Ints) -> None:
         """Take in the ids, references and times of lines of one layout."""
         group = self._group
-        own = uuids_at(lines, layout.own)
+        own = words[:, layout.uuids[layout.own]]
         number = self._numbers.setdefault(kind, len(self._numbers))
         group.ids.append(_Ids(own, np.full(len(own), number), subjects))
         for reference in layout.references:
             links = group.links.setdefault((kind, reference._replace(offset=0)), _Links([], []))
-            links.words.append(uuids_at(lines, reference.offset))
+            links.words.append(words[:, layout.uuids[reference.offset]])
             links.subjects.append(subjects)
-        seconds = {when.offset: self._timed(kind, when, lines, own) for when in layout.times}
+        if layout.clocks:
+            times, good = times_in(lines, layout)
+            if not good.all():
+                row, which = (int(place[0]) for place in np.nonzero(~good))
+                found = _text(lines[row], list(layout.clocks)[which])
+                self._refuse(f"{kind}/{_written(own[row])}", Problem("", found, "a time of the calendar"))
+            self._gather_times(kind, layout, lines, words, subjects, times)
+
+    def _gather_times(
+        self, kind: str, layout: Layout, lines: Bytes, words: Words, subjects: Ints, times: Ints
+    ) -> None:
+        own = words[:, layout.uuids[layout.own]]
         for path, start, end in layout.periods:
-            late = seconds[start] > seconds[end]
+            late = times[:, layout.clocks[start]] > times[:, layout.clocks[end]]
             if late.any():
-                found = " to ".join(lines[late][0, at : at + TIME].tobytes().decode() for at in (start, end))
-                self._refuse(f"{kind}/{_written(own[late][0])}", Problem(path, found, "a start not after the end (per-1)"))
+                row = int(np.flatnonzero(late)[0])
+                found = f"{_text(lines[row], start)} to {_text(lines[row], end)}"
+                self._refuse(f"{kind}/{_written(own[row])}", Problem(path, found, "a start not after the end (per-1)"))
         if kind == "Encounter" and layout.periods:
             _, start, end = layout.periods[0]
-            _extend(group.stays, own, seconds[start], seconds[end])
+            _extend(self._group.stays, own, times[:, layout.clocks[start]], times[:, layout.clocks[end]])
         for when in layout.times:
-            self._live(when, seconds[when.offset], subjects)
+            seconds = times[:, layout.clocks[when.offset]]
+            self._live(when, seconds, subjects)
             if layout.encounter >= 0 and when.name in WITHIN_ENCOUNTER:
-                within = uuids_at(lines, layout.encounter)
-                _extend(group.moments, within, seconds[when.offset], seconds[when.offset])
-
-    def _timed(self, kind: str, when: When, lines: Bytes, own: Words) -> Ints:
-        seconds, good = times_at(lines, when.offset)
-        if not good.all():
-            found = lines[~good][0, when.offset : when.offset + TIME].tobytes().decode()
-            self._refuse(f"{kind}/{_written(own[~good][0])}", Problem(when.path, found, "a time of the calendar"))
-        return seconds
+                _extend(self._group.moments, words[:, layout.uuids[layout.encounter]], seconds, seconds)
 
     def _live(self, when: When, seconds: Ints, subjects: Ints) -> None:
         """Count times before birth and after death."""
-        if not when.name or not self._group.born or subjects[0] == SHARED:
+        if subjects[0] == SHARED:
             return
-        born, dead = (np.concatenate(lives) for lives in (self._group.born, self._group.dead))
-        self._unlikely(BEFORE_BIRTH, int((seconds < born[subjects]).sum()))
+        self._unlikely(BEFORE_BIRTH, int((seconds < self._group.born[subjects]).sum()))
         if when.name in CLINICAL:
-            self._unlikely(AFTER_DEATH, int((seconds > dead[subjects]).sum()))
+            self._unlikely(AFTER_DEATH, int((seconds > self._group.dead[subjects]).sum()))
 
     def _resolve(self, group: _Group) -> None:
         """Check that ids are unique, that references lead to what is there, and that times lie in the encounter."""
@@ -314,6 +320,11 @@ class Validator:
             f"expected {problem.expected}",
             hint="this is a defect of ehrsim; please report it with the event that the resource was made from",
         )
+
+
+def _text(line: Bytes, offset: int) -> str:
+    """The time at an offset of a line."""
+    return line[offset : offset + TIME].tobytes().decode()
 
 
 def _extend(times: _Times, words: Words, first: Ints, last: Ints) -> None:

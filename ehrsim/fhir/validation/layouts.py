@@ -28,10 +28,12 @@ Mask = npt.NDArray[np.bool_]
 UUID, TIME = 36, 19
 """Characters of an id, and of a time without parts of seconds and zone."""
 _HOLES = re.compile(
+    # The sign before a hole comes first: few places have one, so few are looked at.
+    rb"(?P<sign>[\"/:])(?:"
     rb"(?P<uuid>[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
     rb"|(?P<time>[12][0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9])(?=Z\"|\.[0-9]{1,6}Z\")"
     rb"|(?<=\"value\":)-?(?P<number>[0-9]+(?:\.[0-9]+)?)(?=[,}])"
-    rb"|(?<=\"value\":\")(?P<digits>[1-9][0-9]*)(?=\")"
+    rb"|(?<=\"value\":\")(?P<digits>[1-9][0-9]*)(?=\"))"
 )
 _DASHES = (8, 13, 18, 23)
 _HEXADECIMAL = np.array([place for place in range(UUID) if place not in _DASHES])
@@ -69,8 +71,14 @@ class Layout(NamedTuple):
     """The line, zero in the holes."""
     fixed: Bytes
     """255 where a byte is fixed, 0 in the holes."""
-    uuids: list[int]
-    """Where ids begin."""
+    uuids: dict[int, int]
+    """Where ids begin, and the number of each."""
+    hexadecimal: npt.NDArray[np.intp]
+    """Where the digits of ids stand, 32 for each."""
+    clocks: dict[int, int]
+    """Where times begin, and the number of each."""
+    clock: npt.NDArray[np.intp]
+    """Where the digits of times stand, 14 for each."""
     digits: npt.NDArray[np.intp]
     """Where digits of numbers stand."""
     leading: npt.NDArray[np.intp]
@@ -90,7 +98,7 @@ class Layout(NamedTuple):
 
 def masked(line: bytes) -> bytes:
     """A line without what is in its holes."""
-    return _HOLES.sub(b"\0", line)
+    return _HOLES.sub(b"\\g<sign>\0", line)
 
 
 def layout_of(line: bytes, rules: Rules) -> Layout:
@@ -137,7 +145,6 @@ def _described(
         else:
             kind = reference.text[:-UUID].rstrip("/")
             references.append(Reference(offset, reference.path, frozenset((kind,)) if kind[:1].isupper() else reference.targets))
-    named = {moment.path: moment.name for moment in facts.moments}
     for moment in facts.moments:
         offset = names.get(moment.text[:TIME])
         if offset is None:
@@ -149,15 +156,15 @@ def _described(
             periods.append((path, names[start[:TIME]], names[end[:TIME]]))
         else:
             written_out.periods.append(Period(path, start, end))
-    timed = {when.offset for when in times}
-    for name, offset in names.items():
-        if len(name) == TIME and offset not in timed:
-            times.append(When(offset, "", named.get("", "")))
+    clocks = [offset for name, offset in names.items() if len(name) == TIME]
     patient, encounter = (names.get((text or "")[-UUID:], -1) for text in (whose(resource), encounter_of(resource)))
     return Layout(
         np.frombuffer(line, dtype=np.uint8) & fixed,
         fixed,
-        uuids,
+        {offset: number for number, offset in enumerate(uuids)},
+        np.array([offset + place for offset in uuids for place in _HEXADECIMAL.tolist()], dtype=np.intp),
+        {offset: number for number, offset in enumerate(clocks)},
+        np.array([offset + place for offset in clocks for place in _DIGITS.tolist()], dtype=np.intp),
         np.array(digits, dtype=np.intp),
         np.array(leading, dtype=np.intp),
         names.get(str(resource.get("id", "")), -1),
@@ -175,36 +182,35 @@ BLOCK = 1 << 18
 
 
 def same(lines: Bytes, layout: Layout) -> Mask:
-    """Which lines, shape (n, length), are of a layout in every byte, but for the calendar of their times."""
+    """Which lines, shape (n, length), are of a layout outside its holes, with digits where numbers have them."""
     found = np.empty(len(lines), dtype=np.bool_)
     step = max(1, BLOCK // max(1, lines.shape[1]))
     for begin in range(0, len(lines), step):
         block = lines[begin : begin + step]
         found[begin : begin + step] = ((block & layout.fixed) == layout.template).all(axis=1)
     if len(layout.digits):
-        numerals = lines[:, layout.digits]
-        found &= ((numerals >= 48) & (numerals <= 57)).all(axis=1)
+        # Below 0 wraps around, so that one comparison does for both ends.
+        found &= (lines[:, layout.digits] - np.uint8(48) <= 9).all(axis=1)
     if len(layout.leading):
         found &= (lines[:, layout.leading] != 48).all(axis=1)
-    for offset in layout.uuids:
-        found &= (_NIBBLES[lines[:, offset + _HEXADECIMAL]] != 255).all(axis=1)
     return found
 
 
-def uuids_at(lines: Bytes, offset: int) -> Words:
-    """The UUIDs at an offset of each line, shape (n, 2)."""
-    nibbles = _NIBBLES[lines[:, offset + _HEXADECIMAL]]
+def uuids_in(lines: Bytes, layout: Layout) -> tuple[Words, Mask]:
+    """The UUIDs in each line of a layout, shape (n, UUIDs, 2), and which lines have none but well-formed ones."""
+    nibbles = _NIBBLES[lines[:, layout.hexadecimal]]
     packed = np.ascontiguousarray((nibbles[:, ::2] << 4) | nibbles[:, 1::2])
-    words: Words = packed.view(">u8").astype(np.uint64)
-    return words
+    words: Words = packed.view(">u8").astype(np.uint64).reshape(len(lines), len(layout.uuids), 2)
+    return words, (nibbles <= 15).all(axis=1)
 
 
-def times_at(lines: Bytes, offset: int) -> tuple[Ints, Mask]:
-    """Seconds since 1970 of the times at an offset of each line, and which are times of the calendar."""
-    numerals = lines[:, offset + _DIGITS].astype(np.int64) - 48
-    good = ((numerals >= 0) & (numerals <= 9)).all(axis=1)
-    year = numerals[:, :4] @ np.array([1000, 100, 10, 1])
-    month, day, hour, minute, second = (numerals[:, [place, place + 1]] @ np.array([10, 1]) for place in range(4, 14, 2))
+def times_in(lines: Bytes, layout: Layout) -> tuple[Ints, Mask]:
+    """Seconds since 1970 of the times in each line, and which are times of the calendar; shape (n, times)."""
+    numerals = (lines[:, layout.clock] - np.uint8(48)).reshape(len(lines), len(layout.clocks), 14)
+    good = (numerals <= 9).all(axis=2)
+    parts = (numerals[:, :, ::2] * np.uint8(10) + numerals[:, :, 1::2]).astype(np.int64)
+    century, years, month, day, hour, minute, second = np.moveaxis(parts, 2, 0)
+    year = century * 100 + years
     good &= (year >= 1000) & (year <= 3000) & (month >= 1) & (month <= 12) & (hour < 24) & (minute < 60) & (second < 60)
     number = np.where(good, (year - 1000) * 12 + month - 1, 0)
     good &= (day >= 1) & (day <= _MONTH_LENGTHS[number])
