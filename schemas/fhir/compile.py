@@ -584,9 +584,12 @@ def _all(schemas: list[Schema]) -> Schema:
     if len(kept) < 2:
         return kept[0] if kept else {}
     merged: Schema = {}
-    if all(merged.keys().isdisjoint(one) and not merged.update(one) for one in kept):
-        return merged
-    return {"allOf": kept}
+    for schema in kept:
+        # What says of itself what it is for does not say it of others.
+        if "$comment" in schema or not merged.keys().isdisjoint(schema):
+            return {"allOf": kept}
+        merged |= schema
+    return merged
 
 
 def compiled(packages: Path, version: str) -> bytes:

@@ -264,9 +264,8 @@ class Validator:
                 row = int(np.flatnonzero(late)[0])
                 found = f"{_text(lines[row], start)} to {_text(lines[row], end)}"
                 self._refuse(f"{kind}/{_written(own[row])}", Problem(path, found, "a start not after the end (per-1)"))
-        if kind == "Encounter" and layout.periods:
-            _, start, end = layout.periods[0]
-            _extend(self._group.stays, own, times[:, layout.clocks[start]], times[:, layout.clocks[end]])
+            if kind == "Encounter" and path == "period":
+                _extend(self._group.stays, own, times[:, layout.clocks[start]], times[:, layout.clocks[end]])
         for when in layout.times:
             seconds = times[:, layout.clocks[when.offset]]
             self._live(when, seconds, subjects)

@@ -20,6 +20,8 @@ WITHIN_ENCOUNTER = frozenset(
     "effectiveDateTime effectiveInstant performedDateTime occurrenceDateTime authoredOn whenHandedOver".split()
 )
 """Elements that lie within the encounter that the resource names, as a rule."""
+ON_BEHALF = frozenset(("Organization", "Patient", "PractitionerRole", "RelatedPerson"))
+"""Who may act without somebody on whose behalf."""
 WHOSE = ("subject", "patient", "beneficiary", "individual")
 _TIMES = frozenset(("date", "dateTime", "instant"))
 
@@ -81,7 +83,21 @@ def facts_of(resource: Any, rules: Rules) -> Facts:
             one._replace(path=at + one.path) for one in found.references if not one.text.startswith("#")
         )
         facts.problems.extend(one._replace(path=at + one.path) for one in [*found.problems, *disorder(found.periods)])
+    if resource["resourceType"] == "Provenance":
+        facts.references.extend(_acting_alone(resource))
     return facts
+
+
+def _acting_alone(provenance: Any) -> list[Reference]:
+    """Who acts on nobody's behalf, and so must not be a practitioner or a device (provenance-1 of US Core)."""
+    profiles = (provenance.get("meta") or {}).get("profile", [])
+    if not any("us-core-provenance" in profile for profile in profiles):
+        return []
+    return [
+        Reference(f"agent[{number}].who", agent["who"]["reference"], ON_BEHALF)
+        for number, agent in enumerate(provenance["agent"])
+        if "onBehalfOf" not in agent and isinstance(agent["who"].get("reference"), str)
+    ]
 
 
 def disorder(periods: list[Period]) -> list[Problem]:

@@ -49,7 +49,7 @@ def problems_in_full(resource: Any, rules: Rules) -> list[Problem]:
             problems += _invariants(element, name, resource, rules)
         problems += _of_type(element)
     for profile in named:
-        problems += _of_profile(resource, profile, resource, "", rules)
+        problems += _of_profile(Element("", profile, kind, frozenset(), resource), resource, rules)
     return list(dict.fromkeys(problems))
 
 
@@ -65,21 +65,24 @@ def _names(element: Element) -> Iterator[str]:
         yield element.name
 
 
-def _of_profile(value: Any, name: str, resource: Any, path: str, rules: Rules) -> Iterator[Problem]:
-    """The invariants of a profile, on its own element and on those below that it says more of."""
-    yield from _invariants(Element(path, name, name, frozenset(), value), name, resource, rules)
-    if not isinstance(value, dict):
+def _of_profile(element: Element, resource: Any, rules: Rules) -> Iterator[Problem]:
+    """The invariants of a profile, which names the element, on it and on those below that it says more of."""
+    yield from _invariants(element, element.name, resource, rules)
+    if not isinstance(element.value, dict):
         return
-    for key, member in value.items():
-        below = f"{name}.{key}"
-        if not any(held == below or held.startswith((f"{below}.", f"{below}:")) for held in rules.invariants):
+    fields = rules.fields(element.type_name)
+    for key, member in element.value.items():
+        below = f"{element.name}.{key}"
+        said = any(f"{held}.".startswith((f"{below}.", f"{below}:")) for held in rules.invariants)
+        if not said or key not in fields:
             continue
         for number, one in enumerate(member if isinstance(member, list) else [member]):
-            at = f"{path}.{key}".lstrip(".") + (f"[{number}]" if isinstance(member, list) else "")
-            yield from _of_profile(one, below, resource, at, rules)
+            at = f"{element.path}.{key}".lstrip(".") + (f"[{number}]" if isinstance(member, list) else "")
+            inner = Element(at, below, *fields[key], one)
+            yield from _of_profile(inner, resource, rules)
             for slice_name in rules.slices.get(below, {}):
                 if rules.conforms(one, below, slice_name):
-                    yield from _of_profile(one, f"{below}:{slice_name}", resource, at, rules)
+                    yield from _of_profile(inner._replace(name=f"{below}:{slice_name}"), resource, rules)
 
 
 def _invariants(element: Element, name: str, resource: Any, rules: Rules) -> Iterator[Problem]:
@@ -89,21 +92,34 @@ def _invariants(element: Element, name: str, resource: Any, rules: Rules) -> Ite
 
 
 def _holds(expression: str, element: Element, resource: Any) -> bool:
-    """Whether an invariant is true; one that has no value, or that compares what cannot be compared, is not false."""
+    """Whether an invariant is true; one that has no value, since it asks for what is not there, is not false."""
+    evaluate, node = _expression(expression)
     context = {"resource": resource, "rootResource": resource}
-    result = _expression(expression)(element.value, context)
-    return result in ([], [True]) or result == [None] or (len(result) == 1 and result[0] is not False)
+    # The engine tells the types of choices by the path that a value stands at.
+    value = node(element.value, element.type_name) if isinstance(element.value, dict) else element.value
+    try:
+        return False not in evaluate(value, context)
+    except Exception:  # the engine raises nothing narrower
+        # Its words for "this cannot be asked of such a value", as of `a or b` where there are many a.
+        return True
 
 
 @lru_cache(maxsize=1 << 10)
-def _expression(text: str) -> Expression:
+def _expression(text: str) -> tuple[Expression, Callable[[Any, str], Any]]:
+    """An expression ready to be evaluated, and what makes a typed node of a value."""
     try:
         fhirpathpy = importlib.import_module("fhirpathpy")
         model = importlib.import_module("fhirpathpy.models").models["r4"]
+        node = importlib.import_module("fhirpathpy.engine.nodes").ResourceNode.create_node
     except ImportError:
         raise MissingExtraError("validation in full", "validate") from None
-    expression: Expression = fhirpathpy.compile(text, model)
-    return expression
+    options = {"userInvocationTable": {"hasValue": {"fn": _has_value, "arity": {0: []}}}}
+    return fhirpathpy.compile(text, model, options), node
+
+
+def _has_value(values: list[Any]) -> bool:
+    """FHIRPath `hasValue()`: one primitive that is there."""
+    return len(values) == 1 and values[0] is not None and not isinstance(values[0], dict)
 
 
 def _of_type(element: Element) -> Iterator[Problem]:
@@ -161,8 +177,14 @@ def _nulls(value: Any, path: str) -> Iterator[Problem]:
 
 
 def _second_opinion(resource: Any) -> Iterator[Problem]:
-    """What fhir.resources finds, whose R4B classes are those of R4 for the types held against rules."""
+    """What fhir.resources finds, whose R4B classes are those of R4 for the types held against rules.
+
+    Of a Bundle only itself is looked at: its entries are resources of their own.
+    """
     kind = resource["resourceType"]
+    if kind == "Bundle":
+        entries = [{key: one for key, one in entry.items() if key != "resource"} for entry in resource.get("entry", [])]
+        resource = {**resource, "entry": [entry or {"fullUrl": "urn:uuid:0"} for entry in entries] or None}
     try:
         model, error_class = _model(kind)
     except ImportError:

@@ -177,6 +177,10 @@ def _expected(kind: str, said: dict[str, Any], error: jsonschema_rs.ValidationEr
             return f"`{said['property']}`"
         case "falseSchema":
             return "nothing here"
+        case "minItems" | "minProperties" | "minLength":
+            return f"at least {said['limit']}"
+        case "maxItems":
+            return f"at most {said['limit']}"
     return error.message.rpartition(" is not ")[2]
 
 
