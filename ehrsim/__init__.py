@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ehrsim.events import read_events, validate, write_events
-    from ehrsim.fhir import export_fhir, upload_fhir
+    from ehrsim.fhir import export_fhir, upload_fhir, validate_fhir
     from ehrsim.importers import import_events
     from ehrsim.runs import load
     from ehrsim.sampling.generate import generate
@@ -32,6 +32,7 @@ __all__ = [
     "read_events",
     "upload_fhir",
     "validate",
+    "validate_fhir",
     "write_events",
 ]
 
@@ -44,6 +45,7 @@ _HOME = {
     "read_events": "ehrsim.events",
     "upload_fhir": "ehrsim.fhir",
     "validate": "ehrsim.events",
+    "validate_fhir": "ehrsim.fhir",
     "write_events": "ehrsim.events",
 }
 

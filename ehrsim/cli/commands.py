@@ -67,16 +67,24 @@ def import_(
 def inspect(
     path: Annotated[Path, Parameter(help="Events (folder or Parquet file), a run folder, or a folder of FHIR.")],
     /,
+    *,
+    validate: Annotated[
+        Literal["fast", "full"] | None,
+        Parameter(
+            help="Hold FHIR, of a folder or a file, against R4 and US Core: by schema, or by all invariants too."
+        ),
+    ] = None,
 ) -> None:
     """Say what is in events, in a run or in a folder of FHIR, and what is wrong with it.
 
     Example:
         ehrsim inspect events
+        ehrsim inspect fhir --validate fast
 
     """
     from ehrsim.cli.inspection import describe
 
-    print("\n".join(describe(path)))
+    print("\n".join(describe(path, validate)))
 
 
 def fit(
@@ -234,7 +242,7 @@ def export(
     gzip: Annotated[bool, Parameter(negative=(), help="Compress NDJSON files.")] = False,
     validate: Annotated[
         Literal["none", "fast", "full"],
-        Parameter(help="Hold none, one of every shape with some hundred others, or all against fhir.resources."),
+        Parameter(help="Hold every resource against R4 and US Core by schema; `full`: a sample by all invariants too."),
     ] = "fast",
     seed: Seed = 0,
     overwrite: Overwrite = False,

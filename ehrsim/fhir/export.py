@@ -48,9 +48,10 @@ def export_fhir(
     then `SUBJECT.json` or its parts `SUBJECT-001.json`, in order. `collection` is one bundle a patient, complete in
     itself.
     Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any format,
-    order or subset of the subjects. `validate` holds against fhir.resources `none` of them, the first resource
-    of every shape with some hundred others (`fast`), or all (`full`). Memory is bounded by a group of some hundred
-    thousand events.
+    order or subset of the subjects. `validate` is `none`; `fast`, which holds every byte that is written against the
+    rules of FHIR and US Core and every reference against what it leads to; or `full`, which also evaluates all
+    invariants and asks fhir.resources, on the first resource of every shape and some hundred others. Memory is bounded
+    by a group of some hundred thousand events.
 
     Raises `InputError` for a source that is no event table, `UsageError` for an unknown option or an output that
     exists, `GateError` for a resource that is not valid; then nothing is written.
@@ -69,7 +70,7 @@ def export_fhir(
         prefix = layout.prefixes()
         places = [place_resources(number, labels, prefix) for number in range(ORGANIZATIONS)]
         validator.check(chain.from_iterable(places))
-        writer = _writer(layout, folder, places, labels, stack)
+        writer = _writer(layout, folder, places, labels, stack, validator)
         parts = groups.parts(source, GROUP_EVENTS[format], report)
         total = sum(part.subjects for part in parts)
         for part in parts:
@@ -90,8 +91,13 @@ def export_fhir(
 
 
 def _writer(
-    layout: Layout, folder: Path, places: list[list[Resource]], labels: Labels, stack: ExitStack
+    layout: Layout,
+    folder: Path,
+    places: list[list[Resource]],
+    labels: Labels,
+    stack: ExitStack,
+    validator: Validator,
 ) -> NdjsonWriter | BundleWriter:
     if layout.format == "ndjson":
         return NdjsonWriter(folder, places, labels, layout, stack)
-    return BundleWriter(folder, places, labels, layout)
+    return BundleWriter(folder, places, labels, layout, validator.check_bundle)

@@ -15,121 +15,49 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from invariants import AS_SCHEMA, has, has_choice
-from value_sets import Pairs, ValueSets
+from definitions import (
+    BASE,
+    Element,
+    Node,
+    Package,
+    Schema,
+    all_of,
+    choices,
+    coded,
+    fixed,
+    is_array,
+    is_primitive,
+    is_resource,
+    listed,
+    member,
+    one_of,
+    present,
+    primitive,
+    reference_to,
+    tree_of,
+    type_code,
+)
+from invariants import AS_SCHEMA, has
 
-Schema = dict[str, Any]
-Element = dict[str, Any]
-
-BASE = "http://hl7.org/fhir/StructureDefinition/"
 RULES = Path(__file__).parents[2] / "ehrsim" / "fhir" / "rules"
 CORE_PACKAGE = "hl7.fhir.r4.core.tgz"
 PACKAGES = {"6.1": "us_core_610.tgz", "8.0": "us_core_800.tgz"}
-RESOURCE_TYPES = [
-    "AdverseEvent",
-    "AllergyIntolerance",
-    "Appointment",
-    "Bundle",
-    "CarePlan",
-    "CareTeam",
-    "Claim",
-    "Composition",
-    "Condition",
-    "Coverage",
-    "Device",
-    "DiagnosticReport",
-    "DocumentReference",
-    "Encounter",
-    "ExplanationOfBenefit",
-    "FamilyMemberHistory",
-    "Goal",
-    "Group",
-    "Immunization",
-    "List",
-    "Location",
-    "Measure",
-    "MeasureReport",
-    "Medication",
-    "MedicationAdministration",
-    "MedicationDispense",
-    "MedicationRequest",
-    "Observation",
-    "Organization",
-    "Patient",
-    "Practitioner",
-    "PractitionerRole",
-    "Procedure",
-    "Provenance",
-    "Questionnaire",
-    "QuestionnaireResponse",
-    "RelatedPerson",
-    "ResearchStudy",
-    "ResearchSubject",
-    "ServiceRequest",
-    "Specimen",
-]
+RESOURCE_TYPES = tuple(
+    """
+    AdverseEvent AllergyIntolerance Appointment Bundle CarePlan CareTeam Claim Composition Condition Coverage
+    Device DiagnosticReport DocumentReference Encounter ExplanationOfBenefit FamilyMemberHistory Goal Group
+    Immunization List Location Measure MeasureReport Medication MedicationAdministration MedicationDispense
+    MedicationRequest Observation Organization Patient Practitioner PractitionerRole Procedure Provenance
+    Questionnaire QuestionnaireResponse RelatedPerson ResearchStudy ResearchSubject ServiceRequest Specimen
+    """.split()  # noqa: SIM905
+)
 """Types whose content is held against rules; of others only the name is known."""
 LARGEST_BINDING = 1_000
 """Codes of a value set that is listed; larger ones are not held."""
-_WHOLE = {"integer": (-(2**31), 2**31 - 1), "unsignedInt": (0, 2**31 - 1), "positiveInt": (1, 2**31 - 1)}
-
-
-class Package:
-    """The definitions of some packages by URL; those of later packages stand beside, not above, earlier ones."""
-
-    def __init__(self, files: Iterable[Path]) -> None:
-        self.structures: dict[str, Any] = {}
-        value_sets: dict[str, Any] = {}
-        code_systems: dict[str, Any] = {}
-        kinds = {"StructureDefinition": self.structures, "ValueSet": value_sets, "CodeSystem": code_systems}
-        for file in files:
-            for definition in _definitions(file):
-                kinds[definition["resourceType"]].setdefault(definition["url"], definition)
-        self.value_sets = ValueSets(value_sets, code_systems)
-
-    def base(self, type_name: str) -> Any:
-        """The definition of a type of FHIR itself."""
-        return self.structures[BASE + type_name]
-
-
-def _definitions(file: Path) -> Iterator[Any]:
-    with tarfile.open(file) as package:
-        for member in package:
-            folder, _, name = member.name.rpartition("/")
-            wanted = name.startswith(("StructureDefinition-", "ValueSet-", "CodeSystem-")) and name.endswith(".json")
-            content = package.extractfile(member) if folder == "package" and wanted else None
-            if content is not None:
-                yield json.load(content)
-
-
-class Node:
-    """An element of a definition with its children and its slices, by name."""
-
-    def __init__(self, element: Element) -> None:
-        self.element = element
-        self.children: dict[str, Node] = {}
-        self.slices: dict[str, Node] = {}
-
-
-def tree_of(structure: Any) -> Node:
-    """The elements of a snapshot as a tree, by their ids (`Patient.extension:race.url`)."""
-    elements = structure["snapshot"]["element"]
-    root = Node(elements[0])
-    nodes = {elements[0]["id"]: root}
-    for element in elements[1:]:
-        above, _, name = element["id"].rpartition(".")
-        base, _, slice_name = name.partition(":")
-        node = nodes[element["id"]] = Node(element)
-        if slice_name:
-            nodes[f"{above}.{base}"].slices[slice_name] = node
-        else:
-            nodes[above].children[name] = node
-    return root
 
 
 class Compiler:
@@ -149,7 +77,7 @@ class Compiler:
         for url, structure in sorted(self._package.structures.items()):
             if "/us/core/" in url and structure["type"] in (*RESOURCE_TYPES, "Extension"):
                 self._dispatch(structure, self._profile(url))
-        names = [url.removeprefix(BASE) for url, known in self._package.structures.items() if _is_resource(known)]
+        names = [url.removeprefix(BASE) for url, known in self._package.structures.items() if is_resource(known)]
         self.definitions["Resource"] = {
             "type": "object",
             "required": ["resourceType"],
@@ -200,7 +128,7 @@ class Compiler:
             self.definitions[name] = {}
             structure = self._package.base(name)
             if structure["kind"] == "primitive-type":
-                self.definitions[name] = _primitive(structure)
+                self.definitions[name] = primitive(structure)
             else:
                 self._structure(tree_of(structure), name, structure)
         return reference_to(name)
@@ -216,13 +144,13 @@ class Compiler:
         for child_name, child in node.children.items():
             element = child.element
             if child_name.endswith("[x]"):
-                names = _choices(child_name, element)
+                names = choices(child_name, element)
                 for kind, choice in zip(element["type"], names, strict=True):
                     self._property(schema, choice, child, [kind], name)
-                rules += _one_of(names, element)
+                rules += one_of(names, element)
             else:
                 self._property(schema, child_name, child, element.get("type", []), name)
-                if element["min"] and not _is_primitive(element.get("type", [])):
+                if element["min"] and not is_primitive(element.get("type", [])):
                     required.append(child_name)
                 elif element["min"]:
                     rules.append(present(child_name))
@@ -239,14 +167,14 @@ class Compiler:
             own = [held for held in element.get("constraint", []) if held["key"] != "ext-1"]
             self._constraints(f"{above}.{name}", {"path": element["path"], "constraint": own}, rules)
             one = {**one, "allOf": [*one.get("allOf", []), *rules]} if rules else one
-        many = _is_array(element)
-        if _is_primitive(types):
+        many = is_array(element)
+        if is_primitive(types):
             extension = self._type("Element")
             if many:
                 one = {"anyOf": [one, {"type": "null"}]}
                 extension = {"anyOf": [extension, {"type": "null"}]}
-            schema["properties"][f"_{name}"] = _listed(extension) if many else extension
-        schema["properties"][name] = _listed(one) if many else one
+            schema["properties"][f"_{name}"] = listed(extension) if many else extension
+        schema["properties"][name] = listed(one) if many else one
 
     def _one(self, node: Node, types: list[Any], path: str) -> Schema:
         """The schema of one value of an element."""
@@ -257,7 +185,7 @@ class Compiler:
             self._structure(node, path, {"kind": "element"})
             return reference_to(path)
         kind = types[0]
-        code = "id" if element["base"]["path"] == "Resource.id" else _type_code(kind)
+        code = "id" if element["base"]["path"] == "Resource.id" else type_code(kind)
         if code == "Resource":
             return reference_to("Resource")
         if code == "Reference":
@@ -292,7 +220,7 @@ class Compiler:
             return None
         name = f"{value_set.partition('|')[0].rpartition('/')[2]}.{code}"
         if name not in self.definitions:
-            self.definitions[name] = {"$comment": f"a code of {value_set}", **_coded(pairs, code)}
+            self.definitions[name] = {"$comment": f"a code of {value_set}", **coded(pairs, code)}
         return reference_to(name)
 
     def _constraints(self, name: str, element: Element, rules: list[Schema]) -> None:
@@ -334,7 +262,7 @@ class Compiler:
             if element["min"] > element["base"]["min"] or (element["min"] and structure is None):
                 rules.append(present(child_name))
             asked = self._asked(child, name, f"{name}.{child_name}")
-            if _is_array(element, base=True):
+            if is_array(element, base=True):
                 asked = self._array(child, asked, name)
             if asked:
                 properties[child_name] = asked
@@ -347,9 +275,9 @@ class Compiler:
     def _asked(self, node: Node, profile: str, name: str, types: list[Any] | None = None) -> Schema:
         """What one value of an element is asked for: value, binding, targets, profiles of its type, children."""
         element = node.element
-        asked = [_fixed(element)]
+        asked = [fixed(element)]
         for kind in element.get("type", []) if types is None else types:
-            code = _type_code(kind)
+            code = type_code(kind)
             if code == "Reference" and kind.get("targetProfile"):
                 asked.append(self._reference(kind["targetProfile"]))
             asked += [
@@ -360,11 +288,11 @@ class Compiler:
             if element.get("binding", {}).get("strength") == "required":
                 asked.append(self._bound(element["binding"].get("valueSet", ""), code) or {})
         rules: list[Schema] = []
-        owners = [element["base"]["path"].partition(".")[0], *(_type_code(kind) for kind in element.get("type", []))]
+        owners = [element["base"]["path"].partition(".")[0], *(type_code(kind) for kind in element.get("type", []))]
         known = frozenset[str]().union(*(self._constraint_keys(owner) for owner in owners))
         new = [one for one in element.get("constraint", []) if one["key"] not in known]
         self._constraints(name, {"path": element["path"], "constraint": new}, rules)
-        return _all([*asked, *rules, self._overlay(node, name)])
+        return all_of([*asked, *rules, self._overlay(node, name)])
 
     def _constraint_keys(self, type_name: str) -> frozenset[str]:
         """The keys of all constraints of a type of FHIR."""
@@ -383,7 +311,7 @@ class Compiler:
         discriminators = element.get("slicing", {}).get("discriminator", [])
         chosen = []
         for slice_name, one in node.slices.items():
-            condition = _all([self._discriminated(one, each) for each in discriminators])
+            condition = all_of([self._discriminated(one, each) for each in discriminators])
             if not condition:
                 continue
             chosen.append(condition)
@@ -402,7 +330,7 @@ class Compiler:
                 rules.append({"$comment": said, "contains": condition, **number})
         if chosen and element["slicing"]["rules"] == "closed":
             rules.append({"items": {"anyOf": chosen}})
-        return _all(rules)
+        return all_of(rules)
 
     def _discriminated(self, node: Node, discriminator: dict[str, str]) -> Schema:
         """What tells the values of a slice from others."""
@@ -417,24 +345,24 @@ class Compiler:
         """What is asked for at a path below an element, as a schema of the element."""
         node = nodes[-1]
         if not path:
-            asked = [_fixed(node.element)]
+            asked = [fixed(node.element)]
             if not asked[0] and node.element.get("binding", {}).get("strength") == "required":
                 kinds = node.element["type"]
                 asked.append(self._bound(node.element["binding"]["valueSet"], kinds[0]["code"]) or {})
-            asked += [_member(name, self._at([child], []), child) for name, child in node.children.items()]
-            return _all(asked)
+            asked += [member(name, self._at([child], []), child) for name, child in node.children.items()]
+            return all_of(asked)
         child = node.children.get(path[0])
         if child is None:
-            return _fixed(node.element)
-        return _member(path[0], self._at([child], path[1:]), child)
+            return fixed(node.element)
+        return member(path[0], self._at([child], path[1:]), child)
 
     def _choice(self, name: str, node: Node, properties: dict[str, Any], rules: list[Schema], above: str) -> None:
         """A choice of types: those that are left, what each is asked for, and that there is one."""
         element = node.element
         every = self._package.base(element["base"]["path"].partition(".")[0])["snapshot"]["element"]
         base = next(one for one in every if one["path"] == element["base"]["path"])
-        left = _choices(name, element) if element["max"] != "0" else []
-        for choice in _choices(name, base):
+        left = choices(name, element) if element["max"] != "0" else []
+        for choice in choices(name, base):
             if choice not in left:
                 properties[choice] = properties[f"_{choice}"] = False
         for kind, choice in zip(element.get("type", []), left, strict=False):
@@ -445,151 +373,9 @@ class Compiler:
                 if sliced.element["min"]:
                     rules.append(present(choice))
             if any(asked):
-                properties[choice] = _all(asked)
+                properties[choice] = all_of(asked)
         if left and element["min"] > element["base"]["min"]:
             rules.append({"$comment": f"`{name}` is required", "anyOf": [has(choice) for choice in left]})
-
-
-def reference_to(name: str) -> Schema:
-    """A `$ref` to a definition."""
-    return {"$ref": f"#/$defs/{name}"}
-
-
-def present(name: str) -> Schema:
-    """That an element is there: itself, or of a primitive what stands in for it."""
-    if name.endswith("[x]"):
-        return has_choice(name[:-3])
-    return {"$comment": f"`{name}` is required", **has(name)}
-
-
-def _is_resource(structure: Any) -> bool:
-    return (
-        structure["kind"] == "resource"
-        and structure.get("derivation") == "specialization"
-        and not structure["abstract"]
-    )
-
-
-def _type_code(kind: Any) -> str:
-    """The name of a type; FHIR writes those of ids and of the values of primitives as FHIRPath types."""
-    return kind["code"].removeprefix("http://hl7.org/fhirpath/System.").replace("String", "string")
-
-
-def _is_primitive(types: list[Any]) -> bool:
-    return (
-        bool(types)
-        and types[0]["code"][0].islower()
-        and "fhirpath" not in types[0]["code"]
-        and types[0]["code"] != "xhtml"
-    )
-
-
-def _is_array(element: Element, *, base: bool = False) -> bool:
-    return (element["base"]["max"] if base else element["max"]) not in ("0", "1")
-
-
-def _choices(name: str, element: Element) -> list[str]:
-    return [name[:-3] + kind["code"][0].upper() + kind["code"][1:] for kind in element["type"]]
-
-
-def _listed(one: Schema) -> Schema:
-    return {"type": "array", "items": one, "minItems": 1}
-
-
-def _one_of(names: list[str], element: Element) -> list[Schema]:
-    """That a choice has one value at most, and one where it must."""
-    options = [has(name) for name in names]
-    if element["min"]:
-        return [{"$comment": f"one `{element['path'].rpartition('.')[2]}` is required", "oneOf": options}]
-    if len(names) == 1:
-        return []
-    return [
-        {"if": present(element["path"].rpartition(".")[2]), "then": {"$comment": "one value only", "oneOf": options}}
-    ]
-
-
-def _primitive(structure: Any) -> Schema:
-    """The JSON type and lexical form of a primitive, as its definition gives it."""
-    name = structure["type"]
-    if name == "boolean":
-        return {"type": "boolean"}
-    if name == "decimal":
-        return {"type": "number"}
-    if name in _WHOLE:
-        least, most = _WHOLE[name]
-        return {"type": "integer", "minimum": least, "maximum": most}
-    if name == "xhtml":
-        return {"type": "string", "pattern": "^\\s*<div[\\s>]"}
-    value = next(one for one in structure["snapshot"]["element"] if one["path"] == f"{name}.value")
-    forms = [one["valueString"] for one in value["type"][0].get("extension", []) if one["url"].endswith("/regex")]
-    schema: Schema = {"type": "string", "minLength": 1}
-    if forms:
-        schema["pattern"] = f"^({forms[0]})$"
-    return schema
-
-
-def _coded(pairs: Pairs, code: str) -> Schema:
-    """What a value of a listed value set looks like."""
-    if code == "code":
-        return {"enum": sorted({one for _, one in pairs})}
-    systems: dict[str, list[str]] = {}
-    for system, one in sorted(pairs):
-        systems.setdefault(system, []).append(one)
-    each = [
-        {"properties": {"system": {"const": system}, "code": {"enum": codes}}, "required": ["system", "code"]}
-        for system, codes in systems.items()
-    ]
-    coding = each[0] if len(each) == 1 else {"anyOf": each}
-    return (
-        {"properties": {"coding": {"contains": coding}}, "required": ["coding"]}
-        if code == "CodeableConcept"
-        else coding
-    )
-
-
-def _fixed(element: Element) -> Schema:
-    """That a value is, or holds, the fixed or pattern value of an element."""
-    for name, value in element.items():
-        if name.startswith("fixed"):
-            return {"const": value}
-        if name.startswith("pattern"):
-            return _holding(value)
-    return {}
-
-
-def _holding(value: Any) -> Schema:
-    if isinstance(value, dict):
-        return {"properties": {name: _holding(one) for name, one in value.items()}, "required": list(value)}
-    if isinstance(value, list):
-        return _all([{"contains": _holding(one)} for one in value])
-    return {"const": value}
-
-
-def _member(name: str, asked: Schema, node: Node) -> Schema:
-    """That an object has a member with what is asked for, one of them where it repeats."""
-    if not asked:
-        return {}
-    return {
-        "properties": {name: {"contains": asked} if _is_array(node.element, base=True) else asked},
-        "required": [name],
-    }
-
-
-def _all(schemas: list[Schema]) -> Schema:
-    """All of some schemas, without empty ones and repeats."""
-    kept = list[Schema]()
-    for schema in schemas:
-        if schema and schema not in kept:
-            kept.append(schema)
-    if len(kept) < 2:
-        return kept[0] if kept else {}
-    merged: Schema = {}
-    for schema in kept:
-        # What says of itself what it is for does not say it of others.
-        if "$comment" in schema or not merged.keys().isdisjoint(schema):
-            return {"allOf": kept}
-        merged |= schema
-    return merged
 
 
 def compiled(packages: Path, version: str) -> bytes:

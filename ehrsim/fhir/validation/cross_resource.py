@@ -1,4 +1,4 @@
-"""What resources must agree on: references lead to a resource of the right type, ids are given once, times lie in a life.
+"""What resources must agree on: references lead to the right type, ids are given once, times lie in a life.
 
 Resources are added one by one and may come in any order. Memory is that of the ids and the distinct references, and of
 the earliest and latest time of each patient and encounter.
@@ -53,7 +53,6 @@ class CrossResource:
         self.unusual: Counter[str] = Counter()
         self._findings: list[Finding] = []
         self._known: dict[str, str] = {}
-        self._places: dict[str, Place] = {}
         self._wanted: dict[tuple[int, str, frozenset[str]], tuple[Scope, Place, str]] = {}
         self._lives: dict[str, tuple[Span | None, Span | None]] = {}
         self._stays: dict[str, tuple[Span | None, Span | None]] = {}
@@ -74,7 +73,12 @@ class CrossResource:
             self._lives |= dict.fromkeys(own, life)
             birth, death = life
             if birth and death and death.before(birth):
-                self._say(place, "deceasedDateTime", resource["deceasedDateTime"], f"a time after birth ({resource['birthDate']})")
+                self._say(
+                    place,
+                    "deceasedDateTime",
+                    resource["deceasedDateTime"],
+                    f"a time after birth ({resource['birthDate']})",
+                )
         elif kind == "Encounter":
             period = resource.get("period") or {}
             self._stays |= dict.fromkeys(own, (_span(period.get("start")), _span(period.get("end"))))
@@ -99,13 +103,14 @@ class CrossResource:
         return self._findings
 
     def _register(self, name: str, kind: str, place: Place, scope: Scope, full_url: str) -> None:
-        for own, known in ((full_url, scope.types), (name, self._known)):
-            if own and own in known:
-                self._say(place, "fullUrl" if own == full_url else "id", own, "one that no other resource has")
+        """Know a resource by its names; bundles may repeat what patients share, each has it once."""
+        for own, said in ((full_url, "fullUrl"), (name, "id")):
+            if own and own in scope.types:
+                self._say(place, said, own, "one that no other resource has")
             elif own:
-                known[own] = kind
+                scope.types[own] = kind
         if name:
-            scope.types.setdefault(name, kind)
+            self._known[name] = kind
 
     def _resolve(self, text: str, targets: frozenset[str], scope: Scope, place: Place, path: str) -> None:
         kind = scope.types.get(text) or self._known.get(text.partition("/_history/")[0])

@@ -7,6 +7,7 @@ the same patient where it is one of a patient, periods do not end before they st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Literal, NamedTuple, NoReturn
@@ -52,6 +53,8 @@ SAMPLE_RATE = 4_096
 """One resource in so many is checked in full, beside the first of every shape."""
 LARGEST_SAMPLE = 500
 BEFORE_BIRTH = "times before birth"
+ALTERED = -2
+"""The shape of resources that were altered since they were checked."""
 SHARED = -1
 """The subject of what patients share."""
 NEVER = np.iinfo(np.int64)
@@ -127,6 +130,26 @@ class Validator:
             yield from chunk
             begin = until
 
+    def check_bundle(self, bundle: Resource, altered: list[bytes]) -> None:
+        """Check a bundle whose entries hold their `resourceType` only, and resources altered since they were checked.
+
+        These are held against the schema alone: who alters only how a reference is written says where it leads.
+        """
+        if self._extent == "none":
+            return
+        shell = orjson.loads(orjson.dumps(bundle))
+        for problem in self._rules.problems(shell):
+            self._refuse("Bundle", problem)
+        urls = [entry["fullUrl"] for entry in shell["entry"]]
+        if len(set(urls)) < len(urls):
+            self._refuse("Bundle", Problem("entry.fullUrl", "one twice", "a URL that no other entry has (bdl-7)"))
+        by_type = dict[tuple[str, int], list[bytes]]()
+        for line in altered:
+            by_type.setdefault((_type_of(line), len(line)), []).append(line)
+        for (kind, length), lines in by_type.items():
+            matrix = np.frombuffer(b"".join(lines), dtype=np.uint8).reshape(len(lines), length)
+            self._by_layout((kind, ALTERED, length), lines, matrix, None)
+
     def end_group(self) -> None:
         """Check what the resources of a group of subjects say of one another."""
         if self._extent != "none":
@@ -150,7 +173,9 @@ class Validator:
         counts = self._report.validated
         counts[kind] = counts.get(kind, 0) + len(lines)
 
-    def _by_layout(self, bucket: tuple[str, int, int], lines: list[bytes], matrix: Bytes, subjects: Ints) -> None:
+    def _by_layout(
+        self, bucket: tuple[str, int, int], lines: list[bytes], matrix: Bytes, subjects: Ints | None
+    ) -> None:
         """Check lines of one length: all that are of a layout at once, until none is left."""
         recent = self._recent.setdefault(bucket, [])
         left = np.arange(len(lines))
@@ -170,9 +195,12 @@ class Validator:
                     some = self._take(bucket[0], layout, lines, matrix, subjects, some)
 
     def _take(
-        self, kind: str, layout: Layout, lines: list[bytes], matrix: Bytes, subjects: Ints, left: Ints
+        self, kind: str, layout: Layout, lines: list[bytes], matrix: Bytes, subjects: Ints | None, left: Ints
     ) -> Ints:
-        """Check those of the lines that are left that are of a layout; returns the others."""
+        """Check those of the lines that are left that are of a layout; returns the others.
+
+        Without `subjects`, what the lines say of others was taken in before.
+        """
         if not len(left):
             return left
         whole = len(left) == len(lines)
@@ -180,6 +208,8 @@ class Validator:
         fits = same(block, layout)
         words, well_formed = uuids_in(block, layout)
         fits &= well_formed
+        if subjects is None:
+            return left[~fits]
         if fits.all():
             self._gather(kind, layout, block, words, subjects[left])
         elif fits.any():
@@ -195,7 +225,7 @@ class Validator:
         resource = orjson.loads(line)
         problems = self._rules.problems(resource)
         if resource["resourceType"] != kind:
-            problems.append(Problem("resourceType", shown(resource["resourceType"]), kind))
+            problems = [Problem("resourceType", shown(resource["resourceType"]), kind)]
         if not problems:
             layout = layout_of(line, self._rules)
             facts = layout.written_out
@@ -231,7 +261,9 @@ class Validator:
             birth, death = (span(patient.get(name) or "") for name in ("birthDate", "deceasedDateTime"))
             lives[number] = int(birth.first - ZONES) if birth else NEVER.min, int(death.last) if death else NEVER.max
             if birth and death and death.before(birth):
-                problem = Problem("deceasedDateTime", patient["deceasedDateTime"], f"a time after {patient['birthDate']}")
+                problem = Problem(
+                    "deceasedDateTime", patient["deceasedDateTime"], f"a time after {patient['birthDate']}"
+                )
                 self._refuse(f"Patient/{patient['id']}", problem)
         group = self._group
         group.born, group.dead = np.append(group.born, lives[:, 0]), np.append(group.dead, lives[:, 1])
@@ -254,9 +286,7 @@ class Validator:
                 self._refuse(f"{kind}/{_written(own[row])}", Problem("", found, "a time of the calendar"))
             self._gather_times(kind, layout, lines, words, subjects, times)
 
-    def _gather_times(
-        self, kind: str, layout: Layout, lines: Bytes, words: Words, subjects: Ints, times: Ints
-    ) -> None:
+    def _gather_times(self, kind: str, layout: Layout, lines: Bytes, words: Words, subjects: Ints, times: Ints) -> None:
         own = words[:, layout.uuids[layout.own]]
         for path, start, end in layout.periods:
             late = times[:, layout.clocks[start]] > times[:, layout.clocks[end]]
@@ -319,6 +349,12 @@ class Validator:
             f"expected {problem.expected}",
             hint="this is a defect of ehrsim; please report it with the event that the resource was made from",
         )
+
+
+def _type_of(line: bytes) -> str:
+    """The type of a resource as ehrsim writes it: the first member."""
+    found = re.match(rb'\{"resourceType":"([A-Za-z]+)"', line)
+    return found[1].decode() if found else "?"
 
 
 def _text(line: Bytes, offset: int) -> str:

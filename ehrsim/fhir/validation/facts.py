@@ -9,15 +9,17 @@ from ehrsim.fhir.validation.rules import Element, Rules
 from ehrsim.fhir.validation.times import out_of_order, span
 
 CLINICAL = frozenset(
-    "onsetDateTime onsetPeriod effectiveDateTime effectivePeriod effectiveInstant performedDateTime performedPeriod "
-    "occurrenceDateTime occurrencePeriod authoredOn whenHandedOver whenPrepared period lastOccurrence "
-    "collectedDateTime collectedPeriod".split()
+    """
+    onsetDateTime onsetPeriod effectiveDateTime effectivePeriod effectiveInstant performedDateTime
+    performedPeriod occurrenceDateTime occurrencePeriod authoredOn whenHandedOver whenPrepared period
+    lastOccurrence collectedDateTime collectedPeriod
+    """.split()  # noqa: SIM905
 )
 """Elements of a resource that say when something was or began to be done to the patient, or found."""
-RECORDED = frozenset("abatementDateTime abatementPeriod recordedDate issued".split())
+RECORDED = frozenset(["abatementDateTime", "abatementPeriod", "recordedDate", "issued"])
 """Elements that say when something ended or was written down, which may be after death."""
 WITHIN_ENCOUNTER = frozenset(
-    "effectiveDateTime effectiveInstant performedDateTime occurrenceDateTime authoredOn whenHandedOver".split()
+    ["effectiveDateTime", "effectiveInstant", "performedDateTime", "occurrenceDateTime", "authoredOn", "whenHandedOver"]
 )
 """Elements that lie within the encounter that the resource names, as a rule."""
 ON_BEHALF = frozenset(("Organization", "Patient", "PractitionerRole", "RelatedPerson"))

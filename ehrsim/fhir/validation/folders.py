@@ -88,7 +88,9 @@ class _Judge:
         for problem in dict.fromkeys(problems):
             self._report.add(place.finding(problem))
         if kind != "Bundle":
-            self._cross.add(resource, facts or facts_of({"resourceType": kind}, self._rules), place, read.scope, read.full_url)
+            self._cross.add(
+                resource, facts or facts_of({"resourceType": kind}, self._rules), place, read.scope, read.full_url
+            )
 
     def finish(self) -> None:
         """Check what resources say of one another."""
@@ -123,9 +125,7 @@ def _unpacked(read: _Read) -> Iterator[_Read]:
     for number, entry in enumerate(read.resource["entry"], start=1):
         if isinstance(entry, dict) and "resource" in entry:
             full_url = entry.get("fullUrl")
-            inner = _Read(
-                read.file, number, entry["resource"], scope, full_url if isinstance(full_url, str) else ""
-            )
+            inner = _Read(read.file, number, entry["resource"], scope, full_url if isinstance(full_url, str) else "")
             yield from _unpacked(inner)
 
 

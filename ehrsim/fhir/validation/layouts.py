@@ -132,7 +132,12 @@ def layout_of(line: bytes, rules: Rules) -> Layout:
 
 
 def _described(
-    line: bytes, fixed: Bytes, holes: tuple[list[int], list[int], list[int]], resource: Any, names: dict[str, int], facts: Facts
+    line: bytes,
+    fixed: Bytes,
+    holes: tuple[list[int], list[int], list[int]],
+    resource: Any,
+    names: dict[str, int],
+    facts: Facts,
 ) -> Layout:
     """A layout from its holes and the facts of the resource whose ids and times are names of holes."""
     uuids, digits, leading = holes
@@ -144,7 +149,9 @@ def _described(
             written_out.references.append(reference)
         else:
             kind = reference.text[:-UUID].rstrip("/")
-            references.append(Reference(offset, reference.path, frozenset((kind,)) if kind[:1].isupper() else reference.targets))
+            references.append(
+                Reference(offset, reference.path, frozenset((kind,)) if kind[:1].isupper() else reference.targets)
+            )
     for moment in facts.moments:
         offset = names.get(moment.text[:TIME])
         if offset is None:
@@ -201,7 +208,8 @@ def uuids_in(lines: Bytes, layout: Layout) -> tuple[Words, Mask]:
     nibbles = _NIBBLES[lines[:, layout.hexadecimal]]
     packed = np.ascontiguousarray((nibbles[:, ::2] << 4) | nibbles[:, 1::2])
     words: Words = packed.view(">u8").astype(np.uint64).reshape(len(lines), len(layout.uuids), 2)
-    return words, (nibbles <= 15).all(axis=1)
+    good: Mask = (nibbles <= 15).all(axis=1)
+    return words, good
 
 
 def times_in(lines: Bytes, layout: Layout) -> tuple[Ints, Mask]:

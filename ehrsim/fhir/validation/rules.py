@@ -7,7 +7,7 @@ what the other checks need: references are of this type to those types, this is 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, get_args
@@ -151,37 +151,35 @@ class Rules:
         kind, said = error.kind.name, error.kind.as_dict()
         if kind == "additionalProperties":
             return Problem(path.lstrip("."), ", ".join(said["unexpected"]), "no such element")
-        return Problem(path.lstrip("."), shown(found), self._comment(error.schema_path) or _expected(kind, said, error))
+        expected = self._comment(error.schema_path)
+        if not expected:
+            expected = _EXPECTED[kind](said) if kind in _EXPECTED else error.message.rpartition(" is not ")[2]
+        return Problem(path.lstrip("."), shown(found), expected)
 
     def _comment(self, path: list[str | int]) -> str:
         """What the innermost schema on a path says of itself."""
-        comment, schema = "", {"$defs": self.definitions}
+        comment = ""
+        here: Any = {"$defs": self.definitions}
         for step in path:
-            schema = schema[step] if isinstance(schema, list) or step in schema else {}  # type: ignore[index]
-            if isinstance(schema, dict):
-                comment = schema.get("$comment", comment)
+            here = here[step] if isinstance(here, list) or step in here else {}
+            if isinstance(here, dict):
+                comment = here.get("$comment", comment)
         return comment
 
 
-def _expected(kind: str, said: dict[str, Any], error: jsonschema_rs.ValidationError) -> str:
-    match kind:
-        case "type":
-            return " or ".join(said["types"])
-        case "enum":
-            return "one of " + ", ".join(map(str, said["options"]))
-        case "constant":
-            return shown(said["expected_value"])
-        case "pattern":
-            return f"a text that matches {said['pattern']}"
-        case "required":
-            return f"`{said['property']}`"
-        case "falseSchema":
-            return "nothing here"
-        case "minItems" | "minProperties" | "minLength":
-            return f"at least {said['limit']}"
-        case "maxItems":
-            return f"at most {said['limit']}"
-    return error.message.rpartition(" is not ")[2]
+_EXPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "type": lambda said: " or ".join(said["types"]),
+    "enum": lambda said: "one of " + ", ".join(map(str, said["options"])),
+    "constant": lambda said: shown(said["expected_value"]),
+    "pattern": lambda said: f"a text that matches {said['pattern']}",
+    "required": lambda said: f"`{said['property']}`",
+    "falseSchema": lambda _: "nothing here",
+    "minItems": lambda said: f"at least {said['limit']}",
+    "minProperties": lambda said: f"at least {said['limit']}",
+    "minLength": lambda said: f"at least {said['limit']} characters",
+    "maxItems": lambda said: f"at most {said['limit']}",
+}
+"""What a kind of error of a schema says was expected."""
 
 
 @lru_cache(maxsize=len(get_args(UsCore)))

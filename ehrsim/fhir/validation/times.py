@@ -45,7 +45,9 @@ def span(text: str) -> Span | None:
     try:
         if match["zone"]:
             # A leap second is the one before it here.
-            moment = datetime.fromisoformat(f"{match[1]}-{match['month']}-{match['day']}T{match['clock']}{match['zone']}")
+            moment = datetime.fromisoformat(
+                f"{match[1]}-{match['month']}-{match['day']}T{match['clock']}{match['zone']}"
+            )
             first = moment.timestamp() + float(match["part"] or 0)
             return Span(first, first, 4)
         year, month, day = int(match["year"]), int(match["month"] or 0), int(match["day"] or 0)
