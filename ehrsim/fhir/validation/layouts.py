@@ -124,7 +124,8 @@ def layout_of(line: bytes, rules: Rules) -> Layout:
             leading += places[:1] if len(whole) > 1 else []
             digits += places
             fixed[places] = 0
-        names[marker.decode()] = begin
+        if kind in ("uuid", "time"):
+            names[marker.decode()] = begin
         marked += line[end:begin] + marker
         end = until
     resource = orjson.loads(bytes(marked + line[end:]))
@@ -208,7 +209,7 @@ def uuids_in(lines: Bytes, layout: Layout) -> tuple[Words, Mask]:
     nibbles = _NIBBLES[lines[:, layout.hexadecimal]]
     packed = np.ascontiguousarray((nibbles[:, ::2] << 4) | nibbles[:, 1::2])
     words: Words = packed.view(">u8").astype(np.uint64).reshape(len(lines), len(layout.uuids), 2)
-    good: Mask = (nibbles <= 15).all(axis=1)
+    good: Mask = np.all(nibbles <= 15, axis=1)
     return words, good
 
 

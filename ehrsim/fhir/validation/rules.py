@@ -156,7 +156,7 @@ class Rules:
             expected = _EXPECTED[kind](said) if kind in _EXPECTED else error.message.rpartition(" is not ")[2]
         return Problem(path.lstrip("."), shown(found), expected)
 
-    def _comment(self, path: list[str | int]) -> str:
+    def _comment(self, path: list[Any]) -> str:
         """What the innermost schema on a path says of itself."""
         comment = ""
         here: Any = {"$defs": self.definitions}

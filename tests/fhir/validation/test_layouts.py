@@ -49,6 +49,11 @@ def test_a_layout_knows_what_its_holes_are():
     assert seconds[0].tolist() == [1_709_197_811, 1_709_197_812]
 
 
+def test_an_identifier_as_long_as_a_time_is_none():
+    line = encoded(identifier=[{"system": "urn:oid:1.2.3", "value": "1017020930891770009"}])
+    assert len(layout_of(line, rules_of("6.1")).clocks) == 2
+
+
 @pytest.mark.parametrize(
     "changes",
     [
