@@ -49,8 +49,8 @@ def test_places_are_valid_and_distinct():
         one for number in range(ORGANIZATIONS) for one in place_resources(number, labels, Layout("ndjson").prefixes())
     ]
     for resource in made:
-        made, rules = orjson.loads(encoded(resource)), rules_of("6.1")
-        assert (rules.problems(made) or problems_in_full(made, rules)) == []
+        written, rules = orjson.loads(encoded(resource)), rules_of("6.1")
+        assert (rules.problems(written) or problems_in_full(written, rules)) == []
     assert len({resource["id"] for resource in made}) == len(made) == ORGANIZATIONS * 6
     numbers = [resource["identifier"][0]["value"] for resource in made if "identifier" in resource]
     assert len(set(numbers)) == len(numbers)

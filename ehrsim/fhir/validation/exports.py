@@ -53,6 +53,7 @@ SAMPLE_RATE = 4_096
 """One resource in so many is checked in full, beside the first of every shape."""
 LARGEST_SAMPLE = 500
 BEFORE_BIRTH = "times before birth"
+DEATH_FIRST = "deaths before birth"
 ALTERED = -2
 """The shape of resources that were altered since they were checked."""
 SHARED = -1
@@ -260,11 +261,7 @@ class Validator:
             patient = orjson.loads(line)
             birth, death = (span(patient.get(name) or "") for name in ("birthDate", "deceasedDateTime"))
             lives[number] = int(birth.first - ZONES) if birth else NEVER.min, int(death.last) if death else NEVER.max
-            if birth and death and death.before(birth):
-                problem = Problem(
-                    "deceasedDateTime", patient["deceasedDateTime"], f"a time after {patient['birthDate']}"
-                )
-                self._refuse(f"Patient/{patient['id']}", problem)
+            self._unlikely(DEATH_FIRST, bool(birth and death and death.before(birth)))
         group = self._group
         group.born, group.dead = np.append(group.born, lives[:, 0]), np.append(group.dead, lives[:, 1])
 

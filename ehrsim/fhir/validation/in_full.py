@@ -132,7 +132,8 @@ def _of_type(element: Element) -> Iterator[Problem]:
         case "Coding":
             system, code = value.get("system"), value.get("code")
             if isinstance(system, str) and isinstance(code, str):
-                name = codes.system_of_uri(system)
+                # A code that cannot be one of its system stands under a local URI on purpose.
+                name = "" if system.startswith(codes.LOCAL_URI) else codes.system_of_uri(system)
                 if not is_well_formed(name, code) or (system == codes.UCUM_URI and not is_ucum(code)):
                     yield Problem(path, shown(code), f"a code of {system}")
         case "Quantity" | "Age" | "Count" | "Duration" | "Distance" | "Money":
