@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -90,8 +89,3 @@ def shown(value: object) -> str:
     """A value as JSON, cut where it is long."""
     text = orjson.dumps(value).decode() if not isinstance(value, str) else f"`{value}`"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
-
-
-def counted(report: ValidationReport, kind: str, count: int = 1) -> None:
-    """Count what is unlikely."""
-    report.unusual = dict(Counter(report.unusual) + Counter({kind: count}))

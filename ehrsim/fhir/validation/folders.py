@@ -13,7 +13,7 @@ from ehrsim.errors import FormatError, UsageError
 from ehrsim.fhir.inspection import fhir_files, open_lines
 from ehrsim.fhir.validation.cross_resource import CrossResource, Place, Scope
 from ehrsim.fhir.validation.facts import disorder, facts_of
-from ehrsim.fhir.validation.findings import Extent, Finding, Problem, ValidationReport, shown
+from ehrsim.fhir.validation.findings import Extent, Finding, ValidationReport, shown
 from ehrsim.fhir.validation.in_full import problems_in_full
 from ehrsim.fhir.validation.rules import Rules, UsCore, rules_of
 from ehrsim.progress import Progress, silent
@@ -139,6 +139,3 @@ def _parsed(text: bytes, file: str, line: int, scope: Scope) -> _Read:
 def _type_of(resource: Any) -> str:
     kind = resource.get("resourceType") if isinstance(resource, dict) else None
     return kind if isinstance(kind, str) else ""
-
-
-__all__ = ["Problem", "validate_fhir"]
