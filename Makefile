@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: install develop demo test slow lint schemas clean
+.PHONY: install develop demo test slow lint schemas fhir-rules clean
 
 install: $(VENV)/installed  ## the `ehrsim` command in .venv
 develop: $(VENV)/developed  ## the same with everything that tests and checks need
@@ -44,6 +44,9 @@ lint: develop
 
 schemas: develop
 	$(BIN)/ehrsim schemas
+
+fhir-rules: develop  ## ehrsim/fhir/rules from the packages of HL7 in the folder PACKAGES
+	$(BIN)/python schemas/fhir/compile.py $(PACKAGES)
 
 clean:
 	rm -rf $(VENV) ehrsim-demo

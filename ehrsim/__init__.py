@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ehrsim.csv_export import export_csv
     from ehrsim.events import read_events, validate, write_events
-    from ehrsim.fhir import export_cds_hooks, export_fhir, upload_fhir
+    from ehrsim.fhir import export_cds_hooks, export_fhir, upload_fhir, validate_fhir
     from ehrsim.importers import import_events
     from ehrsim.meds_export import export_meds
     from ehrsim.omop import export_omop
@@ -39,6 +39,7 @@ __all__ = [
     "read_events",
     "upload_fhir",
     "validate",
+    "validate_fhir",
     "write_events",
 ]
 
@@ -55,6 +56,7 @@ _HOME = {
     "read_events": "ehrsim.events",
     "upload_fhir": "ehrsim.fhir",
     "validate": "ehrsim.events",
+    "validate_fhir": "ehrsim.fhir",
     "write_events": "ehrsim.events",
 }
 

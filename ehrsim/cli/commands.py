@@ -68,6 +68,12 @@ def inspect(
     path: Annotated[Path, Parameter(help="Events (folder or Parquet file), a run folder, or a folder of FHIR.")],
     /,
     *,
+    validate: Annotated[
+        Literal["fast", "full"] | None,
+        Parameter(
+            help="Hold FHIR, of a folder or a file, against R4 and US Core: by schema, or by all invariants too."
+        ),
+    ] = None,
     chart: Annotated[Path | None, Parameter(help="Page to write on one patient of a folder of FHIR.")] = None,
     patient: Annotated[
         str | None, Parameter(help="Whose chart: a subject id; the patient with the most resources without it.")
@@ -78,6 +84,7 @@ def inspect(
 
     Example:
         ehrsim inspect events
+        ehrsim inspect fhir --validate fast
         ehrsim inspect fhir --chart chart.html --patient 7
 
     """
@@ -85,7 +92,7 @@ def inspect(
 
     if patient is not None and chart is None:
         raise UsageError("--patient is of a chart", hint="name the page to write with --chart")
-    lines = describe(path)
+    lines = describe(path, validate)
     if chart is not None:
         from ehrsim.fhir.chart import write_chart
 

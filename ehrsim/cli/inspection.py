@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from ehrsim.errors import InputError
+from ehrsim.errors import GateError, InputError
+
+if TYPE_CHECKING:
+    from ehrsim.fhir.validation import Extent
 
 
-def describe(path: Path) -> list[str]:
-    """Lines on whatever lies at `path`; raises `InputError` if it is nothing that ehrsim knows."""
+def describe(path: Path, validate: Extent | None = None) -> list[str]:
+    """Lines on whatever lies at `path`; FHIR is also held against its rules if `validate` says how thoroughly.
+
+    Raises `InputError` if it is nothing that ehrsim knows, `GateError` for FHIR that is not valid.
+    """
     if not path.exists():
         raise InputError(f"{path} does not exist")
+    if validate is not None:
+        return _validated(path, validate)
     if (path / "MANIFEST.sha256").is_file():
         return _run(path)
     if path.is_file() or (path / "data").is_dir():
@@ -22,6 +31,18 @@ def describe(path: Path) -> list[str]:
     if fhir_files(path):
         return inspect_fhir(path).lines()
     raise InputError(f"{path} holds no events, no run and no FHIR", hint="name a MEDS folder, a run or an export")
+
+
+def _validated(path: Path, extent: Extent) -> list[str]:
+    """What a folder or file of FHIR holds, if it is valid."""
+    from ehrsim.fhir.inspection import inspect_fhir
+    from ehrsim.fhir.validation import validate_fhir
+
+    report = validate_fhir(path, extent)
+    if not report.ok:
+        print("\n".join(report.lines()))
+        raise GateError(f"{path} is not valid FHIR: {report.found:,} errors")
+    return [*(inspect_fhir(path).lines() if path.is_dir() else []), *report.lines()]
 
 
 def _events(path: Path) -> list[str]:

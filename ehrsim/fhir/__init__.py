@@ -5,14 +5,17 @@ from ehrsim.fhir.export import export_fhir
 from ehrsim.fhir.inspection import FhirSummary, inspect_fhir
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.upload import UploadReport, upload_fhir
+from ehrsim.fhir.validation import ValidationReport, validate_fhir
 
 __all__ = [
     "CdsHooksReport",
     "ExportReport",
     "FhirSummary",
     "UploadReport",
+    "ValidationReport",
     "export_cds_hooks",
     "export_fhir",
     "inspect_fhir",
     "upload_fhir",
+    "validate_fhir",
 ]

@@ -42,7 +42,7 @@ from ehrsim.fhir.places import ORGANIZATIONS, place_resources, places
 from ehrsim.fhir.prefetch import Template
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.shapes import Shapes
-from ehrsim.fhir.table import Table, table_of
+from ehrsim.fhir.table import Table, table_of, without_control_characters
 from ehrsim.fhir.validation import Validate, Validator
 from ehrsim.fhir.writers import TOLD_TYPES, Layout
 from ehrsim.groups import Events
@@ -175,7 +175,7 @@ def export_cds_hooks(
         parts = groups.parts(source, GROUP_EVENTS, report)
         total = sum(part.subjects for part in parts)
         for part in parts:
-            frame = groups.read(part, report)
+            frame = without_control_characters(groups.read(part, report), report)
             if not frame.is_empty():
                 _write_group(frame, groups.descriptions_in(frame, source.descriptions), export)
             progress("export", report.patients, total, "patients")
@@ -265,15 +265,17 @@ def _records(cut: Table, known: Known, export: _Export) -> list[list[Resource]]:
     needed = prefetch.types(export.templates) | {"MedicationRequest"}
     gathered: list[list[Resource]] = [[] for _ in cut.subjects]
     for batch in batches(cut, export.shapes, link(cut, _PREFIX), TOLD_TYPES):
-        if batch.resource_type in needed:
-            lines = export.validator.checked(batch, map(encoded, batch.resources))
-            for subject, line in zip(batch.subjects.tolist(), lines, strict=True):
+        # What is not needed is checked as well, since others refer to it.
+        lines = export.validator.checked(batch, map(encoded, batch.resources))
+        for subject, line in zip(batch.subjects.tolist(), lines, strict=True):
+            if batch.resource_type in needed:
                 resource = orjson.loads(line)
                 if resource["id"] in known.drafts:
                     resource["status"] = "draft"
                 elif resource["id"] in known.in_progress and resource["status"] in ("unknown", "completed"):
                     resource["status"] = "in-progress"
                 gathered[subject].append(resource)
+    export.validator.end_group()
     return gathered
 
 

@@ -20,7 +20,7 @@ from ehrsim.fhir.losses import count_losses
 from ehrsim.fhir.places import ORGANIZATIONS, payer_resource, place_resources
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.shapes import Shapes
-from ehrsim.fhir.table import table_of
+from ehrsim.fhir.table import table_of, without_control_characters
 from ehrsim.fhir.validation import Validate, Validator
 from ehrsim.fhir.writers import (
     ALWAYS,
@@ -68,9 +68,10 @@ def export_fhir(
     asked for with `include`; those of `exclude` are left out, with all that refers to them.
     Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any format,
     order or subset of the subjects. People and places are those of `locale`, a key of `LOCALES`; all but `us` are plain
-    FHIR R4 without US Core. `validate` holds against fhir.resources `none` of them, the first resource
-    of every shape with some hundred others (`fast`), or all (`full`). Memory is bounded by a group of some hundred
-    thousand events.
+    FHIR R4 without US Core. `validate` is `none`; `fast`, which holds every byte that is written against the
+    rules of FHIR and US Core and every reference against what it leads to; or `full`, which also evaluates all
+    invariants and asks fhir.resources, on the first resource of every shape and some hundred others. Memory is bounded
+    by a group of some hundred thousand events.
 
     Raises `InputError` for a source that is no event table, `UsageError` for an unknown option or an output that
     exists, `GateError` for a resource that is not valid; then nothing is written.
@@ -102,11 +103,11 @@ def export_fhir(
         if format == "ips":
             writer: Writer = IpsWriter(folder, places, labels, layout, validator, report)
         else:
-            writer = _writer(layout, folder, places, labels, stack)
+            writer = _writer(layout, folder, places, labels, stack, validator)
         parts = groups.parts(source, GROUP_EVENTS[format], report)
         total = sum(part.subjects for part in parts)
         for part in parts:
-            frame = groups.read(part, report)
+            frame = without_control_characters(groups.read(part, report), report)
             if not frame.is_empty():
                 table = table_of(frame, shapes, groups.descriptions_in(frame, source.descriptions), key)
                 count_losses(table, shapes, report, layout.types)
@@ -114,6 +115,7 @@ def export_fhir(
                 for batch in batches(table, shapes, links, layout.types):
                     writer.write(batch, validator.checked(batch, map(encode, batch.resources)))
                 writer.end_group(table, links.place.tolist())
+                validator.end_group()
                 report.patients += len(table.subjects)
             progress("export", report.patients, total, "patients")
         writer.finish()
@@ -149,7 +151,14 @@ def _of_types(resources: list[Resource], types: frozenset[str]) -> list[Resource
     return [resource for resource in resources if resource["resourceType"] in types]
 
 
-def _writer(layout: Layout, folder: Path, places: list[list[Resource]], labels: Labels, stack: ExitStack) -> Writer:
+def _writer(
+    layout: Layout,
+    folder: Path,
+    places: list[list[Resource]],
+    labels: Labels,
+    stack: ExitStack,
+    validator: Validator,
+) -> Writer:
     if layout.format == "ndjson":
         return NdjsonWriter(folder, places, labels, layout, stack)
-    return BundleWriter(folder, places, labels, layout)
+    return BundleWriter(folder, places, labels, layout, validator.check_bundle)

@@ -9,7 +9,7 @@ import numpy as np
 from ehrsim import codes
 from ehrsim.fhir.fragments import HL7, Fragment, Resource, concept, fragment
 from ehrsim.fhir.record import Batch, Record, batch, derived_ids, with_visit
-from ehrsim.fhir.shapes import NUMERIC, Coded
+from ehrsim.fhir.shapes import NUMERIC, TIMED, Coded
 from ehrsim.fhir.table import Ints, Objects, objects
 
 _IMPLANTS = (
@@ -172,7 +172,7 @@ QUESTIONNAIRES = {
 
 
 def questionnaire_responses(record: Record) -> tuple[Batch | None, Objects]:
-    """An answered questionnaire for each total score; and for each event what its observation has of it, None for none.
+    """An answered questionnaire for each total score with a time; and by event what its observation has of it, or None.
 
     Answers to single questions are not simulated: the total is the one item.
     """
@@ -182,7 +182,8 @@ def questionnaire_responses(record: Record) -> tuple[Batch | None, Objects]:
         [code.system == "LOINC" and code.value in QUESTIONNAIRES for code in record.shapes.codes], dtype=np.bool_
     )
     rows = record.has(record.rows_of("observation"), scores)
-    rows = rows[(table.form[rows] & NUMERIC) != 0]
+    # US Core asks for the time of an answer.
+    rows = rows[(table.form[rows] & (NUMERIC | TIMED)) == NUMERIC | TIMED]
     if not len(rows):
         return None, of_event
     ids = derived_ids("QuestionnaireResponse", table.lanes[rows])

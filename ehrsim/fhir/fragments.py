@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache, partial
 from html import escape
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/"
 SUBJECT_SYSTEM = f"{codes.URI_BASE}/identifier/subject"
 VISIT_SYSTEM = f"{codes.URI_BASE}/identifier/visit"
 TAG_SYSTEM = codes.TAG_SYSTEM
+
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""Characters that no FHIR string can have."""
 
 Resource = dict[str, Any]
 Fragment = orjson.Fragment
@@ -99,5 +103,5 @@ def code_value(value: str) -> str:
 def event_concept(system: str, value: str, description: str | None) -> Resource:
     """The CodeableConcept of an event's code; the code is its own display where it has no description."""
     value = code_value(value)
-    display = (description or "").strip() or value
+    display = CONTROL.sub(" ", description or "").strip() or value
     return {**concept(system_uri(system, value), value, display), "text": display}

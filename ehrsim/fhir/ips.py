@@ -200,7 +200,7 @@ class IpsWriter(BundleWriter):
         report: ExportReport,
     ) -> None:
         as_documents = [[as_ips(orjson.loads(encoded(resource))) for resource in place] for place in places]
-        super().__init__(folder, as_documents, labels, layout)
+        super().__init__(folder, as_documents, labels, layout, validator.check_bundle)
         self._validator, self._report = validator, report
         self._labels: Resource = orjson.loads(orjson.dumps(labels.meta()))
 
@@ -217,9 +217,10 @@ class IpsWriter(BundleWriter):
             document([orjson.loads(entry.resource) for entry in entries], moment, self._labels, self._report)
             for entries, moment in zip(gathered, recorded, strict=True)
         ]
-        self._validate([made.composition for made in documents], [-1 - made.sections for made in documents])
-        absent = [resource for made in documents for resource in made.absent]
-        self._validate(absent, [-1 - list(_ABSENT_WORDS).index(_absent_code(resource)) for resource in absent])
+        for subject, made in enumerate(documents):
+            self._validate(subject, made.composition, -1 - made.sections)
+            for resource in made.absent:
+                self._validate(subject, resource, -1 - list(_ABSENT_WORDS).index(_absent_code(resource)))
         rows = zip(table.subjects.tolist(), places, gathered, documents, recorded, strict=True)
         for number, place, entries, made, moment in rows:
             self._write_document(str(number), self._places[place] + entries, made, moment)
@@ -227,13 +228,10 @@ class IpsWriter(BundleWriter):
     def finish(self) -> None:
         """Nothing is left to write."""
 
-    def _validate(self, resources: list[Resource], shapes: list[int]) -> None:
-        for kind in dict.fromkeys(resource["resourceType"] for resource in resources):
-            own = [number for number, resource in enumerate(resources) if resource["resourceType"] == kind]
-            ids, lines = [resources[one]["id"] for one in own], [encoded(resources[one]) for one in own]
-            batch = Batch(kind, ids, np.zeros(len(own), np.int64), np.array([shapes[one] for one in own]), iter(()))
-            for _ in self._validator.checked(batch, iter(lines)):
-                pass
+    def _validate(self, subject: int, resource: Resource, shape: int) -> None:
+        batch = Batch(resource["resourceType"], [resource["id"]], np.array([subject]), np.array([shape]), iter(()))
+        for _ in self._validator.checked(batch, iter([encoded(resource)])):
+            pass
 
     def _write_document(self, name: str, entries: list[Entry], made: Document, recorded: str) -> None:
         """The Composition, the Patient, and in the order of the record what these lead to, with the Provenance."""

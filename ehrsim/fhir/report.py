@@ -23,7 +23,11 @@ class ExportReport(msgspec.Struct):
     changed: counts.Counts = {}
     left_out: counts.Counts = {}
     validated: dict[str, int] = {}
-    """Resources held against fhir.resources, by type; all passed, or the export failed."""
+    """Resources held against the rules of FHIR and US Core, by type; all passed, or the export failed."""
+    in_full: int = 0
+    """Of these, the resources held against all invariants as well."""
+    unlikely: dict[str, int] = {}
+    """What is valid but unlikely, as the events have it: times before birth, after death or outside the encounter."""
 
     def omit(self, reason: str, count: int, example: object = "") -> None:
         """Count what FHIR does not carry."""
@@ -48,7 +52,10 @@ class ExportReport(msgspec.Struct):
         lines += counts.lines("changed", self.changed)
         lines += counts.lines("left out of the summaries", self.left_out)
         if self.validated:
-            lines.append(f"validated {sum(self.validated.values()):,}, all valid: {_listed(self.validated)}")
+            in_full = f", {self.in_full:,} in full" if self.in_full else ""
+            lines.append(f"validated {sum(self.validated.values()):,}, all valid{in_full}")
+        if self.unlikely:
+            lines.append(f"unlikely, as in the events: {_listed(self.unlikely)}")
         return lines
 
 

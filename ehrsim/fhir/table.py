@@ -14,9 +14,11 @@ import polars as pl
 
 from ehrsim import codes
 from ehrsim.fhir import identity
-from ehrsim.fhir.fragments import Fragment, event_concept, fragment
+from ehrsim.fhir.fragments import CONTROL, Fragment, event_concept, fragment
 from ehrsim.fhir.identity import Lanes, Words
+from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.shapes import CODED, ENDED, IN_VISIT, NUMBER_OF, NUMERIC, TEXT, TIMED, Shapes, may_hold_answer
+from ehrsim.groups import example
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -91,6 +93,19 @@ class Table(NamedTuple):
         """The keys of the shapes of some rows, see `Shapes.key`."""
         keys: Ints = (self.code[rows] << 32) | (self.unit[rows] << 8) | self.form[rows]
         return keys
+
+
+def without_control_characters(frame: pl.DataFrame, report: ExportReport) -> pl.DataFrame:
+    """The frame with a space for each character of a text that no FHIR string can have; the texts are counted."""
+    has = frame["text_value"].str.contains(CONTROL.pattern).fill_null(False)
+    if not has.any():
+        return frame
+    report.change(
+        "control character in a text, written as a space", int(has.sum()), example(frame, int(has.arg_max() or 0))
+    )
+    cleaned = pl.col("text_value").str.replace_all(CONTROL.pattern, " ")
+    # What is nothing but such characters is no text.
+    return frame.with_columns(pl.when(cleaned.str.strip_chars() != "").then(cleaned))
 
 
 def table_of(

@@ -6,7 +6,7 @@ import gzip
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -174,6 +174,10 @@ class NdjsonWriter:
         return names[-1]
 
 
+Judge = Callable[[Resource, list[bytes]], None]
+"""Checks a bundle, with `resourceType` for the content of entries, and the resources in it that were altered."""
+
+
 class Entry(NamedTuple):
     """An entry of a bundle."""
 
@@ -189,8 +193,10 @@ class BundleWriter:
     most, each only referring to those in it and in those before; what patients share comes in a bundle of its own.
     """
 
-    def __init__(self, folder: Path, places: list[list[Resource]], labels: Labels, layout: Layout) -> None:
-        self._folder, self._meta, self._layout = folder, labels.meta(), layout
+    def __init__(
+        self, folder: Path, places: list[list[Resource]], labels: Labels, layout: Layout, judge: Judge
+    ) -> None:
+        self._folder, self._meta, self._layout, self._judge = folder, labels.meta(), layout, judge
         self._entries: dict[int, list[Entry]] = {}
         self._places = [
             [Entry(resource["resourceType"], resource["id"], encoded(resource)) for resource in place]
@@ -229,25 +235,25 @@ class BundleWriter:
             self._write(f"{name}.json", entries)
             return
         for number, begin in enumerate(range(0, len(entries), most), start=1):
-            part = [entry._replace(resource=_named(entry.resource, earlier)) for entry in entries[begin : begin + most]]
-            self._write(f"{name}-{number:03d}.json", part)
+            given = entries[begin : begin + most]
+            part = [entry._replace(resource=_named(entry.resource, earlier)) for entry in given]
+            altered = [new.resource for new, old in zip(part, given, strict=True) if new.resource != old.resource]
+            self._write(f"{name}-{number:03d}.json", part, altered)
             earlier |= {entry.uuid.encode(): entry.resource_type.encode() for entry in part}
 
-    def _write(self, name: str, entries: list[Entry]) -> None:
-        bundle = {
-            "resourceType": "Bundle",
-            "meta": self._meta,
-            "type": self._layout.format,
-            "entry": [self._entry(entry) for entry in entries],
-        }
-        (self._folder / name).write_bytes(orjson.dumps(bundle))
+    def _write(self, name: str, entries: list[Entry], altered: Sequence[bytes] = ()) -> None:
+        bundle = {"resourceType": "Bundle", "meta": self._meta, "type": self._layout.format}
+        empty = [self._entry(entry, b'{"resourceType":"%b"}' % entry.resource_type.encode()) for entry in entries]
+        self._judge({**bundle, "entry": empty}, list(altered))
+        full = [self._entry(entry, entry.resource) for entry in entries]
+        (self._folder / name).write_bytes(orjson.dumps({**bundle, "entry": full}))
 
-    def _entry(self, entry: Entry) -> Fragment:
+    def _entry(self, entry: Entry, resource: bytes) -> Fragment:
         request = ""
         if self._layout.format != "collection":
             request = f',"request":{{"method":"PUT","url":"{entry.resource_type}/{entry.uuid}"}}'
         return Fragment(
-            b'{"fullUrl":"urn:uuid:%b","resource":%b%b}' % (entry.uuid.encode(), entry.resource, request.encode())
+            b'{"fullUrl":"urn:uuid:%b","resource":%b%b}' % (entry.uuid.encode(), resource, request.encode())
         )
 
 
