@@ -48,6 +48,10 @@ def export(
     locale: Annotated[
         str | None, Parameter(help="FHIR: country of people and places, us (with US Core) if not given, gb, de, fr.")
     ] = None,
+    us_core: Annotated[
+        Literal["6.1", "8.0", "none"] | None,
+        Parameter(help="FHIR: version of US Core, 6.1 if not given, or none for plain R4; of locale us."),
+    ] = None,
     validate: Annotated[
         Literal["none", "fast", "full"] | None,
         Parameter(
@@ -109,6 +113,7 @@ def export(
         "include": include,
         "exclude": exclude,
         "locale": locale,
+        "us_core": us_core,
         "validate": validate,
         "hooks": hooks and [hook.strip() for hook in hooks.split(",")],
         "moments": moments,
@@ -134,7 +139,7 @@ def export(
 
 
 _OPTIONS = {
-    "fhir": ("format", "entries", "shard", "compressed", "include", "exclude", "locale", "validate", "seed"),
+    "fhir": ("format", "entries", "shard", "compressed", "include", "exclude", "locale", "us_core", "validate", "seed"),
     "cds-hooks": ("hooks", "moments", "prefetch_templates", "fhir_server", "validate", "seed"),
     "omop": ("format", "vocabulary"),
     "csv": (),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from ehrsim import codes, groups
 from ehrsim.errors import UsageError
@@ -15,7 +15,7 @@ from ehrsim.fhir.batches import batches
 from ehrsim.fhir.fragments import Labels, Resource, encoded
 from ehrsim.fhir.ips import IpsWriter, encoded_as_ips
 from ehrsim.fhir.links import link
-from ehrsim.fhir.locales import LOCALES
+from ehrsim.fhir.locales import LOCALES, Locale
 from ehrsim.fhir.losses import count_losses
 from ehrsim.fhir.places import ORGANIZATIONS, payer_resource, place_resources
 from ehrsim.fhir.report import ExportReport
@@ -40,6 +40,7 @@ from ehrsim.progress import Progress, silent
 GROUP_EVENTS = {"ndjson": 250_000, "transaction": 25_000, "batch": 25_000, "collection": 25_000, "ips": 25_000}
 """Events of a group by format: bundles are held in memory until their group is complete."""
 Writer = NdjsonWriter | BundleWriter
+UsCore = Literal["6.1", "8.0", "none"]
 
 
 def export_fhir(
@@ -55,6 +56,7 @@ def export_fhir(
     validate: Validate = "fast",
     seed: int = 0,
     locale: str = "us",
+    us_core: UsCore | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> ExportReport:
@@ -68,10 +70,10 @@ def export_fhir(
     asked for with `include`; those of `exclude` are left out, with all that refers to them.
     Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any format,
     order or subset of the subjects. People and places are those of `locale`, a key of `LOCALES`; all but `us` are plain
-    FHIR R4 without US Core. `validate` is `none`; `fast`, which holds every byte that is written against the
-    rules of FHIR and US Core and every reference against what it leads to; or `full`, which also evaluates all
-    invariants and asks fhir.resources, on the first resource of every shape and some hundred others. Memory is bounded
-    by a group of some hundred thousand events.
+    FHIR R4 without US Core. `us_core` is the version of US Core of those of `us`, 6.1 if not given, or `none`.
+    `validate` is `none`; `fast`, which holds every byte that is written against the rules of FHIR and US Core and every
+    reference against what it leads to; or `full`, which also evaluates all invariants and asks fhir.resources, on the
+    first resource of every shape and some hundred others. Memory is bounded by a group of some hundred thousand events.
 
     Raises `InputError` for a source that is no event table, `UsageError` for an unknown option or an output that
     exists, `GateError` for a resource that is not valid; then nothing is written.
@@ -80,18 +82,20 @@ def export_fhir(
         ("format", format, get_args(Format)),
         ("validate", validate, get_args(Validate)),
         ("locale", locale, tuple(LOCALES)),
+        ("us_core", us_core or "none", get_args(UsCore)),
     ):
         if value not in known:
             raise UsageError(f"unknown {option} `{value}`", hint=f"expected one of {', '.join(known)}")
     layout = Layout(format, entries, shard, compressed, chosen_types(format, include, exclude))
     layout.check()
     country = LOCALES[locale]
+    version = _version(country, us_core)
     report = ExportReport(format=format)
     with atomic_directory(Path(out), overwrite=overwrite) as folder, ExitStack() as stack:
         source = groups.open_source(events)
         key = identity.run_key(source.dataset, seed)
-        labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}", country.us_core)
-        shapes, validator = Shapes(labels), Validator(validate, report)
+        labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}", version)
+        shapes, validator = Shapes(labels), Validator(validate, report, version or "6.1")
         prefix = layout.prefixes()
         places = [
             _of_types(place_resources(number, labels, prefix, country), layout.types) for number in range(ORGANIZATIONS)
@@ -121,6 +125,14 @@ def export_fhir(
         writer.finish()
         report.resources = dict(sorted(writer.counts.items()))
     return report
+
+
+def _version(country: Locale, us_core: UsCore | None) -> str | None:
+    """The version of US Core that resources of a country claim, None for plain FHIR."""
+    if us_core in ("6.1", "8.0") and not country.us_core:
+        raise UsageError(f"US Core {us_core} is of locale `us`, not of `{country.code}`", hint="leave out us_core")
+    version = us_core or ("6.1" if country.us_core else "none")
+    return None if version == "none" else version
 
 
 def chosen_types(format: Format, include: Iterable[str], exclude: Iterable[str]) -> frozenset[str]:

@@ -71,8 +71,8 @@ class Labels(NamedTuple):
     """What labels every resource of an export: where it comes from, and that it is synthetic."""
 
     source: str
-    us_core: bool = True
-    """Whether resources claim US Core profiles; they are plain FHIR R4 if not."""
+    us_core: str | None = "6.1"
+    """The version of US Core whose profiles resources claim; they are plain FHIR R4 if None."""
 
     def meta(self, profile: str | None = None) -> Fragment:
         """The metadata of a resource, with the US Core profile of that name, or none."""

@@ -76,7 +76,16 @@ _BIRTH_SEX = {
     gender: fragment({"url": f"{US_CORE}us-core-birthsex", "valueCode": code})
     for gender, code in (("female", "F"), ("male", "M"))
 }
-"""US Core 6.1 and 8.0 agree on this extension; on us-core-sex they do not (a code, a Coding), so it is left out."""
+_SEX_CODES = {"female": ("248152002", "Female"), "male": ("248153007", "Male")}
+_SEX_URL = f"{US_CORE}us-core-sex"
+_SEX = {
+    "6.1": {gender: fragment({"url": _SEX_URL, "valueCode": code}) for gender, (code, _) in _SEX_CODES.items()},
+    "8.0": {
+        gender: fragment({"url": _SEX_URL, "valueCoding": coding(codes.uri("SNOMED"), code, display)})
+        for gender, (code, display) in _SEX_CODES.items()
+    },
+}
+"""By version of US Core, which had a code in this extension before it had a Coding."""
 _LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[A-Z]{2})?")
 DEMOGRAPHICS = ("birth", "death", "gender", "race", "ethnicity", "marital", "language")
 US_CORE_FACTS = ("race", "ethnicity")
@@ -156,7 +165,7 @@ def patient(
     name = people.name(draws, gender, facts.birth, locale)
     address, city = people.address(draws, locale)
     resource: Resource = {"resourceType": "Patient", "id": uuid, "meta": labels.meta("us-core-patient")}
-    extensions = _us_extensions(facts) if locale.us_core else []
+    extensions = _us_extensions(facts, labels.us_core) if labels.us_core else []
     if extensions:
         resource["extension"] = extensions
     resource["identifier"] = [{"use": "usual", "type": _RECORD_NUMBER, "system": SUBJECT_SYSTEM, "value": str(subject)}]
@@ -184,15 +193,15 @@ def patient(
     return resource
 
 
-def _us_extensions(facts: Demographics) -> list[Fragment]:
-    """The extensions of US Core: race, ethnicity, and the sex recorded as that at birth."""
+def _us_extensions(facts: Demographics, version: str) -> list[Fragment]:
+    """The extensions of a version of US Core: race, ethnicity, the sex recorded as that at birth, and that of today."""
     extensions: list[Fragment] = []
     if facts.race is not None:
         extensions.append(_race(facts.race))
     if facts.ethnicity is not None:
         extensions.append(_ethnicity(facts.ethnicity))
     if facts.gender in _BIRTH_SEX:
-        extensions.append(_BIRTH_SEX[facts.gender])
+        extensions += [_BIRTH_SEX[facts.gender], _SEX[version][facts.gender]]
     return extensions
 
 

@@ -417,3 +417,19 @@ def test_characters_that_no_string_can_have_are_written_as_spaces(resources_in, 
     found = [one.get("valueString") for one in resources_in(tmp_path / "out") if one["resourceType"] == "Observation"]
     assert found == ["a b ", None]
     assert report.changed["control character in a text, written as a space"].count == 2
+
+
+@pytest.mark.parametrize(("us_core", "sex"), [("6.1", "valueCode"), ("8.0", "valueCoding"), ("none", None)])
+def test_a_version_of_us_core_is_claimed_and_met(every_row, us_core, sex, resources_in, tmp_path):
+    export_fhir(every_row, tmp_path / "out", us_core=us_core, validate="full")
+    patient = next(one for one in resources_in(tmp_path / "out") if one["resourceType"] == "Patient")
+    extensions = {one["url"].rpartition("/")[2]: one for one in patient.get("extension", [])}
+    assert ("us-core-sex" in extensions) == (sex is not None) == ("profile" in patient["meta"])
+    assert sex is None or sex in extensions["us-core-sex"]
+
+
+@pytest.mark.parametrize("options", [{"us_core": "5.0"}, {"us_core": "8.0", "locale": "de"}])
+def test_a_version_of_us_core_that_makes_no_sense_is_refused(every_row, options, tmp_path):
+    with pytest.raises(UsageError, match=r"us_core|US Core"):
+        export_fhir(every_row, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()

@@ -99,8 +99,8 @@ class _Group:
 class Validator:
     """Holds an export against the rules; the same export has the same outcome."""
 
-    def __init__(self, extent: Validate, report: ExportReport) -> None:
-        self._extent, self._report, self._rules = extent, report, rules_of("6.1")
+    def __init__(self, extent: Validate, report: ExportReport, us_core: str = "6.1") -> None:
+        self._extent, self._report, self._rules = extent, report, rules_of(us_core)
         self._numbers: dict[str, int] = {}
         self._layouts: dict[tuple[bytes, int], Layout] = {}
         self._recent: dict[tuple[str, int, int], list[Layout]] = {}
