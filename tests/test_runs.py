@@ -113,7 +113,7 @@ def test_a_manifest_that_is_no_text_is_refused(folder):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format_version": 99}, "run format 99, expected 8"),
+        ({"format_version": 99}, f"run format 99, expected {runs.FORMAT_VERSION}"),
         ({"format_version": "1"}, "format_version"),
         ({"model": "oracle"}, "unknown model `oracle`"),
         ({"model_config": {"width": 3}}, "width"),
