@@ -29,6 +29,11 @@ const profiles = new Map();
 const folder = process.env.PROFILES || `${work}/igs/610/package`;
 for (const name of fs.readdirSync(folder).filter((file) => file.startsWith('StructureDefinition'))) {
   const definition = JSON.parse(fs.readFileSync(`${folder}/${name}`));
+  // To FHIRPath a single item is true by itself, to Medplum it is not: what means the same is spelled out.
+  for (const constraint of (definition.snapshot?.element ?? []).flatMap((element) => element.constraint ?? [])) {
+    if (!/^\w+( or \w+)+$/.test(constraint.expression ?? '')) continue;
+    constraint.expression = constraint.expression.replace(/\b(?!or\b)\w+/g, (name) => `${name}.exists()`);
+  }
   try {
     loadDataType(definition);
     profiles.set(definition.url, definition);
