@@ -80,7 +80,7 @@ def notes(record: Record, starts: list[str | None], ends: list[str | None]) -> B
         if when is not None:
             resource["date"] = when
         resource["author"] = [author]
-        attachment = {"contentType": "text/plain; charset=utf-8", "language": "en", "data": data}
+        attachment = {"contentType": "text/plain", "language": "en", "data": data}
         resource["content"] = [{"attachment": attachment}]
         context: Resource = {} if visit is None else {"encounter": [visit]}
         if start is not None:

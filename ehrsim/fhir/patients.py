@@ -76,16 +76,11 @@ _BIRTH_SEX = {
     gender: fragment({"url": f"{US_CORE}us-core-birthsex", "valueCode": code})
     for gender, code in (("female", "F"), ("male", "M"))
 }
-_SEX_CODES = {"female": ("248152002", "Female"), "male": ("248153007", "Male")}
-_SEX_URL = f"{US_CORE}us-core-sex"
 _SEX = {
-    "6.1": {gender: fragment({"url": _SEX_URL, "valueCode": code}) for gender, (code, _) in _SEX_CODES.items()},
-    "8.0": {
-        gender: fragment({"url": _SEX_URL, "valueCoding": coding(codes.uri("SNOMED"), code, display)})
-        for gender, (code, display) in _SEX_CODES.items()
-    },
+    gender: fragment({"url": f"{US_CORE}us-core-sex", "valueCoding": coding(codes.uri("SNOMED"), code, display)})
+    for gender, code, display in (("female", "248152002", "Female"), ("male", "248153007", "Male"))
 }
-"""By version of US Core, which had a code in this extension before it had a Coding."""
+"""Of US Core 8.0; 6.1 has a code there, of a value set that is not part of it."""
 _LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(-[A-Z]{2})?")
 DEMOGRAPHICS = ("birth", "death", "gender", "race", "ethnicity", "marital", "language")
 US_CORE_FACTS = ("race", "ethnicity")
@@ -201,7 +196,7 @@ def _us_extensions(facts: Demographics, version: str) -> list[Fragment]:
     if facts.ethnicity is not None:
         extensions.append(_ethnicity(facts.ethnicity))
     if facts.gender in _BIRTH_SEX:
-        extensions += [_BIRTH_SEX[facts.gender], _SEX[version][facts.gender]]
+        extensions += [_BIRTH_SEX[facts.gender], *([_SEX[facts.gender]] if version == "8.0" else [])]
     return extensions
 
 

@@ -1,5 +1,5 @@
 // Hold every resource of bundles or NDJSON files against base R4 and each US Core profile it claims, with Medplum; the
-// profiles are those of the folder PROFILES, of US Core 6.1 if not given.
+// profiles are those of the folders PROFILES, with colons between them, of US Core 6.1 if not given.
 // usage: FHIR_WORK=~/.cache/fhir-validators node medplum.mjs FILE...    prints errors, exits 1 if there is one
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
@@ -26,9 +26,10 @@ indexStructureDefinitionBundle(readJson('fhir/r4/profiles-types.json'));
 indexStructureDefinitionBundle(readJson('fhir/r4/profiles-resources.json'));
 
 const profiles = new Map();
-const folder = process.env.PROFILES || `${work}/igs/610/package`;
-for (const name of fs.readdirSync(folder).filter((file) => file.startsWith('StructureDefinition'))) {
-  const definition = JSON.parse(fs.readFileSync(`${folder}/${name}`));
+const folders = (process.env.PROFILES || `${work}/igs/610/package`).split(':');
+const files = folders.flatMap((folder) => fs.readdirSync(folder).map((name) => `${folder}/${name}`));
+for (const name of files.filter((file) => /\/StructureDefinition[^/]*$/.test(file))) {
+  const definition = JSON.parse(fs.readFileSync(name));
   // To FHIRPath a single item is true by itself, to Medplum it is not: what means the same is spelled out.
   for (const constraint of (definition.snapshot?.element ?? []).flatMap((element) => element.constraint ?? [])) {
     if (!/^\w+( or \w+)+$/.test(constraint.expression ?? '')) continue;
