@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 import orjson
 import polars as pl
@@ -29,6 +28,7 @@ from ehrsim.evaluate.charts import (
 from ehrsim.evaluate.prevalence import chance_limits, compare, prevalence, r_squared
 from ehrsim.evaluate.records import codes_per_visit, records, value_quantiles
 from ehrsim.outputs import atomic_file
+from ehrsim.pages import template
 
 KINDS = {
     "condition": "Conditions",
@@ -79,7 +79,9 @@ def write_overview(
     cohorts = _cohorts(Path(population), Path(cohort))
     context = {"title": title, "facts": list(facts), **overview(cohorts, read_metrics(Path(metrics)))}
     with atomic_file(Path(page)) as temporary:
-        temporary.write_text(_template().render(context), encoding="utf-8", newline="\n")
+        temporary.write_text(
+            template(Path(__file__).with_name("overview.html.jinja")).render(context), encoding="utf-8", newline="\n"
+        )
 
 
 def overview(cohorts: Cohorts, metrics: list[dict[str, float]]) -> dict[str, Any]:
@@ -311,14 +313,3 @@ def _life(patient: timeline.Timeline) -> dict[str, Any]:
         "visits": f"{sum(len(row.spans) for row in patient.visits):,}",
         "unseen": " and ".join(left_out),
     }
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("overview.html.jinja")

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 from markupsafe import Markup
 
 from ehrsim.errors import InputError
 from ehrsim.fhir.fragments import SUBJECT_SYSTEM, Resource
 from ehrsim.fhir.inspection import fhir_files, resources_in
 from ehrsim.outputs import atomic_file
+from ehrsim.pages import template
 
 _ID = re.compile(r"[0-9a-f-]{36}$")
 MOST_VISITS, MOST_POINTS = 60, 60
@@ -81,7 +81,11 @@ def write_chart(source: str | Path, out: str | Path, *, patient: str | None = No
     """
     chart = read_chart(Path(source), patient)
     with atomic_file(Path(out), overwrite=overwrite) as temporary:
-        temporary.write_text(_template().render(**context(chart)), encoding="utf-8", newline="\n")
+        temporary.write_text(
+            template(Path(__file__).with_name("chart.html.jinja")).render(**context(chart)),
+            encoding="utf-8",
+            newline="\n",
+        )
     return _identifier(chart.patient)
 
 
@@ -325,14 +329,3 @@ def _day(time: str | None) -> str:
 def _period(period: Resource | None) -> str:
     start, end = (_day((period or {}).get(name)) for name in ("start", "end"))
     return f"{start} to {end}" if end and end != start else start
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("chart.html.jinja")

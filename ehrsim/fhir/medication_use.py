@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from ehrsim.fhir import identity
-from ehrsim.fhir.fragments import HL7, Fragment, Labels, Resource, concept, fragment
+from ehrsim.fhir.fragments import HL7, Fragment, Resource, concept, fragment
 from ehrsim.fhir.indications import indicated
 from ehrsim.fhir.record import Batch, Record, batch, derived_ids, with_visit
 from ehrsim.fhir.shapes import TIMED
@@ -87,38 +88,73 @@ def medication_use(record: Record) -> Iterator[Batch]:
     rows = rows[((record.table.form[rows] & TIMED) != 0) & ~withdrawn]
     if not len(rows):
         return
-    drugs = record.concepts(rows)
+    drugs, name = record.concepts(rows), "medicationCodeableConcept"
     if "Medication" in record.types:
         medications, drugs = _medications(record, rows)
+        name = "medicationReference"
         yield medications
-    inpatient = _inpatient(record, rows)
-    drug = objects(drugs)
-    name = "medicationReference" if "Medication" in record.types else "medicationCodeableConcept"
-    for resource_type, which, build in (
-        ("MedicationDispense", ~inpatient, _dispense),
-        ("MedicationAdministration", inpatient, _administration),
-    ):
-        chosen = rows[which]
-        if resource_type in record.types and len(chosen):
-            ids = derived_ids(resource_type, record.table.lanes[chosen])
-            requests = record.references("MedicationRequest", chosen)
-            columns = (
-                ids,
-                drug[which].tolist(),
-                record.subjects(chosen),
-                record.visits(chosen),
-                record.times(chosen),
-                requests,
-                record.practitioners(chosen),
-            )
-            shared = [name] * len(ids), [record.labels] * len(ids)
-            yield batch(
-                resource_type,
-                ids,
-                record.table.subject[chosen],
-                record.table.code[chosen],
-                map(build, *columns, *shared),
-            )
+    inpatient, drug = _inpatient(record, rows), objects(drugs)
+    for use, which in ((_DISPENSED, ~inpatient), (_GIVEN, inpatient)):
+        if use.resource_type in record.types and which.any():
+            yield _used(record, use, rows[which], drug[which].tolist(), name)
+
+
+class _Use(NamedTuple):
+    """How a drug that was ordered came to the patient, and the members that say so."""
+
+    resource_type: str
+    profile: str | None
+    category: Resource
+    order: str
+    time: str
+    several: bool
+    """Whether `order` may name several."""
+
+
+_DISPENSED = _Use(
+    "MedicationDispense", "us-core-medicationdispense", {}, "authorizingPrescription", "whenHandedOver", several=True
+)
+_GIVEN = _Use(
+    "MedicationAdministration", None, {"category": _INPATIENT_USE}, "request", "effectiveDateTime", several=False
+)
+
+
+def _used(record: Record, use: _Use, rows: Ints, drugs: list[Fragment], name: str) -> Batch:
+    """What became of some orders; `name` is the member that holds the drug."""
+    ids = derived_ids(use.resource_type, record.table.lanes[rows])
+    head: Resource = {
+        "resourceType": use.resource_type,
+        "id": "",
+        "meta": record.labels.derived(use.profile),
+        "status": "completed",
+        **use.category,
+    }
+
+    def used(
+        uuid: str,
+        drug: Fragment,
+        subject: Fragment,
+        visit: Fragment | None,
+        time: str | None,
+        order: Fragment,
+        practitioner: Fragment,
+    ) -> Resource:
+        resource = with_visit({**head, "id": uuid, name: drug, "subject": subject}, visit, "context")
+        resource[use.time] = time
+        resource["performer"] = [{"actor": practitioner}]
+        resource[use.order] = [order] if use.several else order
+        return resource
+
+    columns = (
+        ids,
+        drugs,
+        record.subjects(rows),
+        record.visits(rows),
+        record.times(rows),
+        record.references("MedicationRequest", rows),
+        record.practitioners(rows),
+    )
+    return batch(use.resource_type, ids, record.table.subject[rows], record.table.code[rows], map(used, *columns))
 
 
 def _inpatient(record: Record, rows: Ints) -> Mask:
@@ -153,58 +189,3 @@ def _medications(record: Record, rows: Ints) -> tuple[Batch, list[Fragment]]:
         for uuid, code in zip(ids, record.concepts(rows[first]), strict=True)
     )
     return batch("Medication", ids, table.subject[rows[first]], 0, resources), references
-
-
-def _dispense(
-    uuid: str,
-    drug: Fragment,
-    subject: Fragment,
-    visit: Fragment | None,
-    time: str,
-    request: Fragment,
-    practitioner: Fragment,
-    name: str,
-    labels: Labels,
-) -> Resource:
-    resource: Resource = {
-        "resourceType": "MedicationDispense",
-        "id": uuid,
-        "meta": labels.derived("us-core-medicationdispense"),
-        "status": "completed",
-        name: drug,
-        "subject": subject,
-    }
-    with_visit(resource, visit, "context")
-    return resource | {
-        "performer": [{"actor": practitioner}],
-        "authorizingPrescription": [request],
-        "whenHandedOver": time,
-    }
-
-
-def _administration(
-    uuid: str,
-    drug: Fragment,
-    subject: Fragment,
-    visit: Fragment | None,
-    time: str,
-    request: Fragment,
-    practitioner: Fragment,
-    name: str,
-    labels: Labels,
-) -> Resource:
-    resource: Resource = {
-        "resourceType": "MedicationAdministration",
-        "id": uuid,
-        "meta": labels.derived(),
-        "status": "completed",
-        "category": _INPATIENT_USE,
-        name: drug,
-        "subject": subject,
-    }
-    with_visit(resource, visit, "context")
-    return resource | {
-        "effectiveDateTime": time,
-        "performer": [{"actor": practitioner}],
-        "request": request,
-    }

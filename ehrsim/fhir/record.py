@@ -63,10 +63,17 @@ class Record(NamedTuple):
 
     def practitioners(self, rows: Ints) -> list[Fragment]:
         """References to who attends each event: the practitioner of its visit, or else of its subject."""
+        return self._attending(self.links.practitioners, rows)
+
+    def performers(self, rows: Ints) -> list[Fragment]:
+        """As `practitioners`, each in a list."""
+        return self._attending(self.links.performers, rows)
+
+    def _attending(self, references: Objects, rows: Ints) -> list[Fragment]:
         subject, visit = self.table.subject[rows], self.table.visit[rows]
         attending = self.links.practitioner[np.where(visit >= 0, visit, len(self.links.visit_ids) + subject)]
-        references: list[Fragment] = self.links.practitioners[self.links.place[subject], attending].tolist()
-        return references
+        found: list[Fragment] = references[self.links.place[subject], attending].tolist()
+        return found
 
     def times(self, rows: Ints) -> list[str | None]:
         """The times of some events as FHIR dateTimes."""
@@ -88,13 +95,6 @@ class Record(NamedTuple):
         """References to the resources of some events."""
         prefix = self.links.prefix[resource_type]
         return [Fragment(f'{{"reference":"{prefix}{uuid}"}}') for uuid in self.ids[rows].tolist()]
-
-    def performers(self, rows: Ints) -> list[Fragment]:
-        """As `practitioners`, each in a list."""
-        subject, visit = self.table.subject[rows], self.table.visit[rows]
-        attending = self.links.practitioner[np.where(visit >= 0, visit, len(self.links.visit_ids) + subject)]
-        references: list[Fragment] = self.links.performers[self.links.place[subject], attending].tolist()
-        return references
 
 
 MOMENT = ("subject", "visit", "time")

@@ -151,7 +151,9 @@ TOKEN = {"access_token": "x", "token_type": "Bearer", "expires_in": 300, "scope"
 
 def test_an_authorization_belongs_to_a_server(folder, validator):
     request = next(iter(_requests(folder).values()))
-    validator.validate({**request, "fhirAuthorization": TOKEN, "fhirServer": "https://fhir.example.invalid"})
+    request = {name: value for name, value in request.items() if name != "fhirServer"} | {"fhirAuthorization": TOKEN}
+    assert validator.is_valid({**request, "fhirServer": "https://fhir.example.invalid"})
+    assert not validator.is_valid(request)
 
 
 def test_every_resource_is_labelled_and_of_the_patient_or_shared(folder):
