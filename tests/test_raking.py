@@ -211,7 +211,7 @@ def test_training_ends_with_raking(tiny_events, tiny_training, tmp_path):
     assert best(tmp_path / "run" / "metrics.jsonl")[1] == last["tuning"]
     one, other = runs.to_arrays(raked.model), runs.to_arrays(without.model)
     changed = {name for name in one if not np.array_equal(one[name], other[name])}
-    of_logits = ("copy", "first_by_age", "first_by_gap", "first_by_static", "precursors.weight")
+    of_logits = ("copy", "first_by_age", "first_by_gap", "first_by_static", "precursors.weight", "precursors.at_once")
     of_decoder = ("kind_by_steps", "kind_by_age", "gap_by_age", "length_of_kind", "value.of_rank")
     names = [*of_decoder, *(f"emission.logits.{name}" for name in of_logits)]
     assert changed == {f"decoder.{name}.value" for name in names}

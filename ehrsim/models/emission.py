@@ -49,11 +49,13 @@ Body = Callable[[Visit], Array]
 class CodeLogits(nnx.Module):
     """Logits of codes: a query against their own vectors, biases by kind, age, gap and statics, copies, precursors."""
 
-    def __init__(self, sizes: Sizes, width: int, bias: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self, sizes: Sizes, width: int, bias: float, rng: np.random.Generator, *, in_order: bool = True
+    ) -> None:
         without = np.zeros(sizes.vocabulary, np.float32)
         np.maximum.at(without, [pair.code for pair in sizes.precursors], [pair.weight for pair in sizes.precursors])
         self.head = table(width, sizes.vocabulary, rng, 0.1 / width**0.5)
-        self.precursors = PrecursorTerm(sizes)
+        self.precursors = PrecursorTerm(sizes, in_order=in_order)
         # What has a precursor is rare without it, and as usual with it or once it has come.
         self.bias = Constant(jnp.asarray(bias - without))
         self.of_kind = constant(0.0, sizes.kinds, sizes.vocabulary)

@@ -116,7 +116,7 @@ class SoftCodes(nnx.Module):
         self.of_kind = table(sizes.kinds, width, rng)
         self.query = Linear(width, width, rng)
         self.copy_gates = Linear(width, RECALLED, rng, 0.1)
-        self.logits = CodeLogits(sizes, width, -4.0, rng)
+        self.logits = CodeLogits(sizes, width, -4.0, rng, in_order=False)
 
     def shifted(self, shift: Shift) -> SoftCodes:
         """With the logits of codes shifted."""

@@ -18,18 +18,21 @@ class PrecursorTerm(nnx.Module):
     """A weight for each precursor of each code, added to the code's logit while the patient has never had it.
 
     A second one is added in the very visit in which the precursor comes: some drugs begin with their disease, and some
-    never before the next visit.
+    never before the next visit. Where the codes of a visit are not told one another (not `in_order`), there is none.
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, *, in_order: bool = True) -> None:
         self.sizes = sizes
         self.weight = Constant(jnp.asarray([pair.weight / QUICK for pair in sizes.precursors], jnp.float32))
-        self.at_once = Constant(jnp.asarray([pair.at_once / QUICK for pair in sizes.precursors], jnp.float32))
+        if in_order:
+            self.at_once = Constant(jnp.asarray([pair.at_once / QUICK for pair in sizes.precursors], jnp.float32))
 
     def shifted(self, change: Array, at_once: Array) -> PrecursorTerm:
         """The term with both its weights (precursors,) changed."""
         term: PrecursorTerm = jax.tree.map(lambda part: part, self)
-        term.weight, term.at_once = added(self.weight, change / QUICK), added(self.at_once, at_once / QUICK)
+        term.weight = added(self.weight, change / QUICK)
+        if hasattr(self, "at_once"):
+            term.at_once = added(self.at_once, at_once / QUICK)
         return term
 
     def before(self, seen: Array, part: slice) -> Array:
