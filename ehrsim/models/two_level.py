@@ -182,10 +182,12 @@ class _Levels:
     def __init__(self, emission: TwoLevelEmission, memory: Memory) -> None:
         self.emission, self.blocks = emission, code_blocks(emission.sizes)
         size = emission.sizes.vocabulary
-        self.statics = memory.statics.reshape(-1, emission.sizes.statics)
-        known = emission.logits.precursors.known(memory.seen)
-        self.known = known.reshape(-1, known.shape[-1])
         self.remembered = [part.reshape(-1, size) for part in (memory.previous, memory.seen, memory.wanted)]
+        # There may be no statics and no precursors: how many visits there are is not told by these.
+        visits = len(self.remembered[0])
+        self.statics = memory.statics.reshape(visits, emission.sizes.statics)
+        known = emission.logits.precursors.known(memory.seen)
+        self.known = known.reshape(visits, known.shape[-1])
         weight = self.blocks.masked() / (self.blocks.last - self.blocks.first)[:, None].astype(np.float32)
         self.vectors = jnp.einsum("dbw,bw->db", self.blocks.windows(emission.of_block[...]), weight)
 

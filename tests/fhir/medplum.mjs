@@ -35,6 +35,14 @@ for (const name of files.filter((file) => /\/StructureDefinition[^/]*$/.test(fil
     if (!/^\w+( or \w+)+$/.test(constraint.expression ?? '')) continue;
     constraint.expression = constraint.expression.replace(/\b(?!or\b)\w+/g, (name) => `${name}.exists()`);
   }
+  // Slices of an element within a slice are counted by Medplum as slices of the outer element: they are left out.
+  if (definition.snapshot) {
+    const within = ({ id }) => /:[^.]+\..*:/.test(id);
+    definition.snapshot.element = definition.snapshot.element.filter((element) => !within(element));
+    for (const element of definition.snapshot.element.filter(({ id }) => id.includes(':'))) {
+      if (!element.id.endsWith(`:${element.sliceName}`)) delete element.slicing;
+    }
+  }
   try {
     loadDataType(definition);
     profiles.set(definition.url, definition);
