@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from ehrsim import codes
 from ehrsim.fhir import identity, people
-from ehrsim.fhir.fragments import HL7, Fragment, Resource, concept, fragment, reference
-from ehrsim.fhir.places import places
-from ehrsim.fhir.record import Batch, Record, batch, derived_ids
+from ehrsim.fhir.columns import Among, Each, Ints, gathered, nothing, quoted
+from ehrsim.fhir.fragments import HL7, Fragment, Resource, concept
+from ehrsim.fhir.record import Batch, Record, derived_ids, items, single
 from ehrsim.fhir.shapes import Coded
-from ehrsim.fhir.table import Ints, Objects, objects
 
 _RELATIONS = (
     ("SPS", "spouse"),
@@ -31,28 +31,29 @@ _EMERGENCY = concept(f"{HL7}v2-0131", "C", "Emergency Contact")
 
 def related_persons(record: Record) -> Batch:
     """Somebody to call for each patient."""
-    locale, subjects = record.links.locale, record.links.subjects.tolist()
+    links = record.links
     lanes = identity.hashed(identity.key_of("RelatedPerson"), *record.table.subject_lanes.T)
-    meta = record.labels.derived("us-core-relatedperson")
+    meta, prefix = record.labels.derived("us-core-relatedperson"), links.prefix["Patient"]
 
-    def related(uuid: str, subject: Fragment, words: tuple[int, ...]) -> Resource:
+    def related(uuid: str, subject: str, words: tuple[int, ...]) -> Resource:
         draws = people.Draws(words)
-        address, city = people.address(draws, locale)
+        address, city = people.address(draws, links.locale)
         code, display = _RELATIONS[draws.below(len(_RELATIONS))]
         return {
             "resourceType": "RelatedPerson",
             "id": uuid,
             "meta": meta,
             "active": True,
-            "patient": subject,
+            "patient": {"reference": prefix + subject},
             "relationship": [concept(f"{HL7}v3-RoleCode", code, display), _EMERGENCY],
-            "name": [people.name(draws, None, locale=locale)],
+            "name": [people.name(draws, None, locale=links.locale)],
             "telecom": [people.telephone(draws, city, "home")],
             "address": [address],
         }
 
     ids = identity.uuids(lanes)
-    return batch("RelatedPerson", ids, np.arange(len(ids)), 0, map(related, ids, subjects, people.words_of(lanes)))
+    resources = map(related, ids.to_list(), links.subjects.to_list(), people.words_of(lanes))
+    return single("RelatedPerson", ids, np.zeros(len(ids), dtype=np.int64), resources)
 
 
 _LEADER = concept(codes.uri("SNOMED"), "446050000", "Primary care provider")
@@ -60,18 +61,13 @@ _ORGANIZATION = concept(codes.uri("SNOMED"), "224891009", "Healthcare services")
 _PATIENT = concept(codes.uri("SNOMED"), "116154003", "Patient")
 
 
-def care_teams(record: Record) -> tuple[Batch, list[Fragment]]:
-    """The patient, the practitioner and the organisation that care for each patient; and references to the teams."""
-    links = record.links
+def care_teams(record: Record) -> Batch:
+    """The patient, the practitioner and the organisation that care for each patient."""
+    links, every = record.links, np.arange(len(record.table.subjects))
     ids = derived_ids("CareTeam", record.table.subject_lanes)
     meta = record.labels.derived("us-core-careteam")
-    own = links.practitioners[links.place, links.practitioner[len(links.visit_ids) :]].tolist()
-    organizations = [
-        reference(links.prefix["Organization"] + place.organization, place.name) for place in places(links.locale)
-    ]
-    where = [organizations[place] for place in links.place.tolist()]
 
-    def team(uuid: str, subject: Fragment, practitioner: Fragment, organization: Fragment) -> Resource:
+    def team(uuid: Fragment, subject: Fragment, practitioner: Fragment, organization: Resource) -> Resource:
         members = ((_PATIENT, subject), (_LEADER, practitioner), (_ORGANIZATION, organization))
         return {
             "resourceType": "CareTeam",
@@ -84,9 +80,8 @@ def care_teams(record: Record) -> tuple[Batch, list[Fragment]]:
             "managingOrganization": [organization],
         }
 
-    resources = map(team, ids, links.subjects.tolist(), own, where)
-    prefix = links.prefix["CareTeam"]
-    return batch("CareTeam", ids, np.arange(len(ids)), 0, resources), [reference(prefix + uuid) for uuid in ids]
+    own, where = links.attending(every, np.full(len(every), -1)), Among(links.place, links.organizations())
+    return record.batch("CareTeam", ids, every, team, (links.to_subjects(every), own, where))
 
 
 class Aim(NamedTuple):
@@ -151,38 +146,34 @@ def _aim(code: Coded) -> int:
     return -1
 
 
-def goals(record: Record) -> tuple[Batch | None, Objects]:
+def goals(record: Record) -> tuple[list[Batch], Each]:
     """A goal for each patient and aim, from the first condition on that asks for it.
 
-    Also the list of references to the goals of each subject, None where there are none.
+    Also references to the goals of each subject, as the items of a list.
     """
     table = record.table
-    of_subject: Objects = np.full(len(table.subjects), None, dtype=object)
     rows = record.rows_of("condition")
     aims = np.array([_aim(code) for code in record.shapes.codes], dtype=np.int64)
     rows = rows[aims[table.code[rows]] >= 0]
     aim = aims[table.code[rows]]
+    # Ascending by subject, as numpy's unique leaves them.
     _, first = np.unique(table.subject[rows] * len(AIMS) + aim, return_index=True)
     rows, aim = rows[first], aim[first]
     if not len(rows):
-        return None, of_subject
+        return [], Each(nothing(len(table.subjects)))
     ids = derived_ids("Goal", table.subject_lanes[table.subject[rows]], aim)
     meta = record.labels.derived("us-core-goal")
-    heads = [_goal_head(one, meta) for one in AIMS]
+    heads = Among(aim, [_goal_head(one, meta) for one in AIMS])
 
-    def goal(uuid: str, aim: int, subject: Fragment, condition: Fragment, time: str | None) -> Resource:
-        resource = {**heads[aim], "id": uuid, "subject": subject}
-        if time is not None:
-            resource["startDate"] = time[:10]
+    def goal(uuid: Fragment, head: Resource, subject: Fragment, condition: Fragment, date: Fragment | None) -> Resource:
+        resource = {**head, "id": uuid, "subject": subject}
+        if date is not None:
+            resource["startDate"] = date
         return resource | {"addresses": [condition]}
 
-    prefix = record.links.prefix["Goal"]
-    # Ascending by subject, as numpy's unique leaves them.
-    subjects, begins = np.unique(table.subject[rows], return_index=True)
-    for subject, begin, end in zip(subjects.tolist(), begins, [*begins[1:], len(ids)], strict=True):
-        of_subject[subject] = fragment([{"reference": prefix + uuid} for uuid in ids[begin:end]])
-    columns = (ids, aim.tolist(), record.subjects(rows), record.references("Condition", rows), record.times(rows))
-    return batch("Goal", ids, table.subject[rows], aim, map(goal, *columns)), of_subject
+    columns = (heads, record.subjects(rows), record.references("Condition", rows), record.dates(rows))
+    batch = record.batch("Goal", ids, table.subject[rows], goal, columns)
+    return [batch], items(record.links.to("Goal", ids), table.subject[rows], len(table.subjects))
 
 
 def _goal_head(aim: Aim, meta: Fragment) -> Resource:
@@ -201,23 +192,20 @@ _ROUTINE = concept(f"{HL7}v2-0276", "ROUTINE", "Routine appointment - default if
 _PLANNED = frozenset(("AMB", "VR", "HH"))
 
 
-def appointments(record: Record, starts: list[str | None], ends: list[str | None]) -> tuple[Batch | None, Objects]:
-    """The appointments that led to planned visits with a start and an end; and by visit a list with a reference."""
-    visits = record.table.visits
-    of_visit: Objects = np.full(len(visits.number), None, dtype=object)
+def appointments(record: Record, starts: pl.Series, ends: pl.Series) -> tuple[list[Batch], pl.Series]:
+    """The appointments that led to planned visits with a start and an end; and their ids by visit."""
+    visits, links = record.table.visits, record.links
     planned = np.array([code.value in _PLANNED for code in record.shapes.codes], dtype=np.bool_)
-    timed = np.array([start is not None and end is not None for start, end in zip(starts, ends, strict=True)], np.bool_)
+    timed = (starts.is_not_null() & ends.is_not_null()).to_numpy()
     chosen = np.flatnonzero((visits.start >= 0) & planned[record.table.code[visits.start]] & timed)
     if not len(chosen):
-        return None, of_visit
-    ids = derived_ids("Appointment", visits.lanes[chosen])
-    prefix, links = record.links.prefix["Appointment"], record.links
-    of_visit[chosen] = objects([fragment([{"reference": prefix + uuid}]) for uuid in ids])
-    subject = visits.subject[chosen]
-    who = links.practitioners[links.place[subject], links.practitioner[chosen]].tolist()
+        return [], nothing(len(starts))
+    ids, subject = derived_ids("Appointment", visits.lanes[chosen]), visits.subject[chosen]
     meta = record.labels.derived()
 
-    def appointment(uuid: str, start: str, end: str, subject: Fragment, practitioner: Fragment) -> Resource:
+    def appointment(
+        uuid: Fragment, start: Fragment, end: Fragment, subject: Fragment, practitioner: Fragment
+    ) -> Resource:
         return {
             "resourceType": "Appointment",
             "id": uuid,
@@ -231,13 +219,14 @@ def appointments(record: Record, starts: list[str | None], ends: list[str | None
         }
 
     columns = (
-        ids,
-        [starts[number] or "" for number in chosen.tolist()],
-        [ends[number] or "" for number in chosen.tolist()],
-        links.subjects[subject].tolist(),
-        who,
+        quoted(starts.gather(chosen)),
+        quoted(ends.gather(chosen)),
+        links.to_subjects(subject),
+        links.attending(subject, chosen),
     )
-    return batch("Appointment", ids, subject, 0, map(appointment, *columns)), of_visit
+    number = np.full(len(starts), -1)
+    number[chosen] = np.arange(len(chosen))
+    return [record.batch("Appointment", ids, subject, appointment, columns)], gathered(ids, number)
 
 
 _LISTS = (
@@ -262,14 +251,11 @@ def lists(record: Record) -> Iterator[Batch]:
 
 def _list(record: Record, rows: Ints, resource_type: str, code: Resource, title: str) -> Batch:
     table = record.table
-    subjects, begins = np.unique(table.subject[rows], return_index=True)
+    subjects = np.unique(table.subject[rows])
     ids = derived_ids(f"List {resource_type}", table.subject_lanes[subjects])
-    prefix = record.links.prefix[resource_type]
-    uuids: list[str] = record.ids[rows].tolist()
-    meta, head = record.labels.derived(), fragment(code)
-    between = f'"}}}},{{"item":{{"reference":"{prefix}'
+    meta = record.labels.derived()
 
-    def one(uuid: str, subject: Fragment, begin: int, end: int) -> Resource:
+    def one(uuid: Fragment, subject: Fragment, entries: Fragment) -> Resource:
         return {
             "resourceType": "List",
             "id": uuid,
@@ -277,11 +263,11 @@ def _list(record: Record, rows: Ints, resource_type: str, code: Resource, title:
             "status": "current",
             "mode": "snapshot",
             "title": title,
-            "code": head,
+            "code": code,
             "subject": subject,
-            "entry": Fragment(f'[{{"item":{{"reference":"{prefix}{between.join(uuids[begin:end])}"}}}}]'),
+            "entry": [entries],
         }
 
-    ends = np.append(begins[1:], len(rows))
-    columns = (ids, record.links.subjects[subjects].tolist(), begins.tolist(), ends.tolist())
-    return batch("List", ids, subjects, 0, map(one, *columns))
+    entries = record.references(resource_type, rows).within('{"item":', "}")
+    entries = items(entries, table.subject[rows], len(table.subjects)).gather(subjects)
+    return record.batch("List", ids, subjects, one, (record.links.to_subjects(subjects), entries))

@@ -34,7 +34,7 @@ from ehrsim.fhir.cds_requests import (
     PatientViewRequest,
     Request,
 )
-from ehrsim.fhir.fragments import Labels, Resource, encoded
+from ehrsim.fhir.fragments import Labels, Resource
 from ehrsim.fhir.identity import Words
 from ehrsim.fhir.links import Links, link
 from ehrsim.fhir.moments import Known, Moments, Situation, draw_moments, known_at
@@ -166,7 +166,7 @@ def export_cds_hooks(
             key=key,
             shapes=Shapes(labels),
             meta=orjson.loads(orjson.dumps(labels.meta())),
-            places=[orjson.loads(encoded(resource)) for resource in own],
+            places=[orjson.loads(orjson.dumps(resource)) for resource in own],
             validator=Validator(validate, report),
             manifest=_Manifest(file, labels.source, templates),
             report=report,
@@ -248,13 +248,13 @@ class _Moment(NamedTuple):
 
 def _moment_of(table: Table, links: Links, at: Moments, subject: int, number: int) -> _Moment:
     row, visit = int(at.row[subject]), int(at.visit[subject])
-    attends = links.practitioner[visit if visit >= 0 else len(links.visit_ids) + subject]
+    attends = links.practitioner[visit if visit >= 0 else len(links.visits) + subject]
     return _Moment(
         subject=int(table.subjects[subject]),
         number=number,
         time=table.time[row],
-        patient=links.subject_ids[subject],
-        encounter=links.visit_ids[visit] if visit >= 0 else None,
+        patient=links.subjects[subject],
+        encounter=links.visits[visit] if visit >= 0 else None,
         practitioner=places()[links.place[subject]].practitioners[attends],
         lanes=table.lanes[row].tolist(),
     )
@@ -266,7 +266,7 @@ def _records(cut: Table, known: Known, export: _Export) -> list[list[Resource]]:
     gathered: list[list[Resource]] = [[] for _ in cut.subjects]
     for batch in batches(cut, export.shapes, link(cut, _PREFIX), TOLD_TYPES):
         # What is not needed is checked as well, since others refer to it.
-        lines = export.validator.checked(batch, map(encoded, batch.resources))
+        lines = chain.from_iterable(some.to_list() for some in export.validator.checked(batch))
         for subject, line in zip(batch.subjects.tolist(), lines, strict=True):
             if batch.resource_type in needed:
                 resource = orjson.loads(line)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from ehrsim import codes
-from ehrsim.fhir.fragments import HL7, VISIT_SYSTEM, Fragment, Labels, Resource, code_value, coding, concept, fragment
-from ehrsim.fhir.shapes import Shapes
-from ehrsim.fhir.table import Ints, Mask, Table, objects
+from ehrsim.fhir.columns import Among, Each, Ints, distinct_numbers, gathered, quoted
+from ehrsim.fhir.fragments import HL7, VISIT_SYSTEM, Fragment, Resource, code_value, coding, concept, fragment
+from ehrsim.fhir.places import places
+from ehrsim.fhir.record import Batch, Record, items
+from ehrsim.fhir.table import Mask, Table
 
 CLASSES = {
     "AMB": "ambulatory",
@@ -42,14 +45,6 @@ TIME_UNITS = frozenset(("a", "mo", "wk", "d", "h", "min", "s", "ms"))
 _ATTENDER = [concept(f"{HL7}v3-ParticipationType", "PPRF", "primary performer")]
 
 
-class Place(NamedTuple):
-    """Where a visit takes place and who cares for the patient there: members that Encounters share."""
-
-    participant: Fragment
-    location: Fragment
-    organization: Fragment
-
-
 class VisitClass(NamedTuple):
     """The class of an Encounter, its display, and a type that keeps a visit code that is no class of FHIR."""
 
@@ -71,101 +66,91 @@ def visit_class(value: str) -> VisitClass:
     return VisitClass(fragment(coding(codes.uri("ACT"), nearest, CLASSES[nearest])), CLASSES[nearest], (kept,))
 
 
-Visit = tuple[
-    str,
-    int | None,
-    VisitClass,
-    Fragment,
-    Place,
-    list[Fragment],
-    list[Fragment],
-    str | None,
-    str | None,
-    str | None,
-    str | None,
-    Resource | None,
-    Fragment | None,
-]
-"""One visit as the builder sees it, None for what it has not: the id of the resource; visit_id; class; reference to the
-Patient; place; types and reasons; start and end as FHIR dateTimes; priority, discharge disposition and length; and a
-list with a reference to the appointment."""
-
-
-def encounter(visit: Visit, meta: Fragment) -> Resource:
-    """An Encounter; finished where its end is known."""
-    uuid, number, visit_class, subject, place, types, reasons, start, end, priority, discharge, length, booked = visit
+def encounter(
+    meta: Fragment,
+    uuid: Fragment,
+    number: Fragment | None,
+    visit_class: VisitClass,
+    types: Fragment | None,
+    priority: Fragment | None,
+    subject: Fragment,
+    individual: Fragment,
+    booked: Fragment | None,
+    start: Fragment | None,
+    end: Fragment | None,
+    length: Fragment | None,
+    reasons: Fragment | None,
+    discharge: Fragment | None,
+    location: Fragment,
+    organization: Resource,
+) -> Resource:
+    """An Encounter; finished where its end is known. `types` and `reasons` are the items of lists, without brackets."""
     resource: Resource = {"resourceType": "Encounter", "id": uuid, "meta": meta}
     if number is not None:
-        resource["identifier"] = [{"system": VISIT_SYSTEM, "value": str(number)}]
+        resource["identifier"] = [{"system": VISIT_SYSTEM, "value": number}]
     resource["status"] = "unknown" if end is None else "finished"
     resource["class"] = visit_class.coding
-    resource["type"] = [*visit_class.kept, *types] or [{"text": visit_class.display}]
+    resource["type"] = [*visit_class.kept, *([] if types is None else [types])] or [{"text": visit_class.display}]
     if priority is not None:
         resource["priority"] = {"text": priority}
     resource["subject"] = subject
-    resource["participant"] = place.participant
+    resource["participant"] = [{"individual": individual}]
     if booked is not None:
-        resource["appointment"] = booked
+        resource["appointment"] = [booked]
     if start is not None:
         resource["period"] = {"start": start} if end is None else {"start": start, "end": end}
     if length is not None:
         resource["length"] = length
-    if reasons:
-        resource["reasonCode"] = reasons
+    if reasons is not None:
+        resource["reasonCode"] = [reasons]
     if discharge is not None:
         resource["hospitalization"] = {"dischargeDisposition": {"text": discharge}}
-    resource["location"] = place.location
-    resource["serviceProvider"] = place.organization
+    resource["location"] = [{"location": location}]
+    resource["serviceProvider"] = organization
     return resource
 
 
-def encounters(
-    table: Table,
-    shapes: Shapes,
-    ids: list[str],
-    subjects: list[Fragment],
-    places: list[Place],
-    booked: list[Fragment | None],
-    labels: Labels,
-) -> Iterator[Resource]:
-    """The Encounters of all visits of a table, in order; `subjects`, `places` and appointments `booked` by visit."""
-    visits = table.visits
+def encounters(record: Record, starts: pl.Series, ends: pl.Series, booked: pl.Series) -> Batch:
+    """The Encounters of all visits, in order, with ids of the appointments `booked` by visit."""
+    table, links, visits = record.table, record.links, record.table.visits
     start, end = visits.start, np.where(ends_in_order(table), visits.end, -1)
-    numbers = visits.number.astype(object)
-    numbers[~visits.numbered] = None
-    meta = labels.meta("us-core-encounter")
-    columns = zip(
-        ids,
-        numbers.tolist(),
-        _classes(table, shapes, start),
-        subjects,
-        places,
-        _concepts(table, shapes, "visit_type"),
-        _concepts(table, shapes, "reason"),
-        *periods(table),
-        _at(table.text, start),
-        _at(table.text, end),
-        _lengths(table, shapes, end),
-        booked,
-        strict=True,
+    every = np.arange(len(visits.subject))
+    place = links.place[visits.subject]
+    locations = pl.Series([place.location for place in places(links.locale)])
+    columns = (
+        quoted(gathered(pl.Series(visits.number).cast(pl.String), np.where(visits.numbered, every, -1))),
+        _classes(record, start),
+        _items(record, "visit_type"),
+        Each(gathered(table.text, start)),
+        links.to_subjects(visits.subject),
+        links.attending(visits.subject, every),
+        links.to("Appointment", booked),
+        quoted(starts),
+        quoted(ends),
+        _lengths(record, end),
+        _items(record, "reason"),
+        Each(gathered(table.text, end)),
+        links.to("Location", locations.gather(place)),
+        Among(place, links.organizations()),
     )
-    return (encounter(visit, meta) for visit in columns)
+    build = partial(encounter, record.labels.meta("us-core-encounter"))
+    return record.batch("Encounter", links.visits, visits.subject, build, columns)
 
 
-def periods(table: Table) -> tuple[list[str | None], list[str | None]]:
+def periods(table: Table) -> tuple[pl.Series, pl.Series]:
     """When each visit starts, or else its first event is, and when it ends, as FHIR dateTimes."""
     visits = table.visits
     first = np.where(visits.start >= 0, visits.start, visits.first)
-    return _at(table.time, first), _at(table.time, np.where(ends_in_order(table), visits.end, -1))
+    return gathered(table.time, first), gathered(table.time, np.where(ends_in_order(table), visits.end, -1))
 
 
-def _classes(table: Table, shapes: Shapes, start: Ints) -> list[VisitClass]:
+def _classes(record: Record, start: Ints) -> Among:
     """The class of each visit, by the code of its start."""
-    codes_of_starts = np.where(start >= 0, table.code[start], -1)
-    distinct, inverse = np.unique(codes_of_starts, return_inverse=True)
-    classes = [UNKNOWN_CLASS if code < 0 else visit_class(shapes.codes[code].value) for code in distinct.tolist()]
-    found: list[VisitClass] = [classes[number] for number in inverse.tolist()]
-    return found
+    codes_of_starts = np.where(start >= 0, record.table.code[start], len(record.shapes.codes))
+    distinct, index = distinct_numbers(codes_of_starts, len(record.shapes.codes) + 1)
+    known = [*(code.value for code in record.shapes.codes), None]
+    values = (known[code] for code in distinct.tolist())
+    return Among(index, [UNKNOWN_CLASS if value is None else visit_class(value) for value in values])
 
 
 def ends_in_order(table: Table) -> Mask:
@@ -177,37 +162,19 @@ def ends_in_order(table: Table) -> Mask:
     return mask
 
 
-def _at(column: np.ndarray[Any, Any], rows: Ints) -> list[Any]:
-    """The values of a column at some rows, None for row -1."""
-    values = column[rows]
-    values[rows < 0] = None
-    gathered: list[Any] = values.tolist()
-    return gathered
+def _items(record: Record, kind: str) -> Each:
+    """The concepts of the types or reasons of each visit, as items of a list."""
+    rows = record.table.rows_of(kind)
+    rows = rows[record.table.visit[rows] >= 0]
+    return items(record.concepts(rows), record.table.visit[rows], len(record.table.visits.number))
 
 
-def _concepts(table: Table, shapes: Shapes, kind: str) -> list[list[Fragment]]:
-    """The concepts of the types or reasons of each visit; visits with the same single one share its list."""
-    rows = table.rows_of(kind)
-    rows = rows[table.visit[rows] >= 0]
-    code = np.full(len(table.visits.number), -1)
-    code[table.visit[rows]] = table.code[rows]
-    single = objects([*([coded.concept] for coded in shapes.codes), []])
-    of_visit: list[list[Fragment]] = single[code].tolist()
-    counts = np.bincount(table.visit[rows], minlength=len(of_visit))
-    several = np.flatnonzero(counts > 1)
-    for visit in several.tolist():
-        of_visit[visit] = []
-    for row in rows[counts[table.visit[rows]] > 1].tolist():
-        of_visit[table.visit[row]].append(shapes.codes[table.code[row]].concept)
-    return of_visit
-
-
-def _lengths(table: Table, shapes: Shapes, end: Ints) -> list[Resource | None]:
+def _lengths(record: Record, end: Ints) -> Each:
     """The Duration that the end of each visit states in a unit of time."""
-    lengths: list[Resource | None] = [None] * len(end)
-    for visit in np.flatnonzero(end >= 0).tolist():
-        row = end[visit]
-        value, unit = table.value[row], shapes.units[table.unit[row]]
-        if value is not None and unit in TIME_UNITS:
-            lengths[visit] = {"value": value, "unit": unit, "system": codes.UCUM_URI, "code": unit}
-    return lengths
+    table, units = record.table, record.shapes.units
+    timed = np.array([unit in TIME_UNITS for unit in units], dtype=np.bool_)[table.unit[end]] & (end >= 0)
+    rows = np.where(timed, end, -1)
+    after = [f',"unit":"{unit}","system":"{codes.UCUM_URI}","code":"{unit}"}}' for unit in units]
+    unit = pl.Series(after).gather(table.unit[end])
+    values = gathered(table.value, rows)
+    return Each(pl.select(pl.concat_str(values, unit)).to_series(), '{"value":')

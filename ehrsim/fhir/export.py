@@ -12,8 +12,8 @@ from ehrsim import codes, groups
 from ehrsim.errors import UsageError
 from ehrsim.fhir import identity
 from ehrsim.fhir.batches import batches
-from ehrsim.fhir.fragments import Labels, Resource, encoded
-from ehrsim.fhir.ips import IpsWriter, encoded_as_ips
+from ehrsim.fhir.fragments import Labels, Resource
+from ehrsim.fhir.ips import IpsWriter, lines_as_ips
 from ehrsim.fhir.links import link
 from ehrsim.fhir.locales import LOCALES, Locale
 from ehrsim.fhir.losses import count_losses
@@ -103,7 +103,6 @@ def export_fhir(
         if "Coverage" in layout.types:
             places.append([payer_resource(labels, country)])
         validator.check(chain.from_iterable(places))
-        encode = encoded_as_ips if format == "ips" else encoded
         if format == "ips":
             writer: Writer = IpsWriter(folder, places, labels, layout, validator, report)
         else:
@@ -117,7 +116,8 @@ def export_fhir(
                 count_losses(table, shapes, report, layout.types)
                 links = link(table, prefix, country)
                 for batch in batches(table, shapes, links, layout.types):
-                    writer.write(batch, validator.checked(batch, map(encode, batch.resources)))
+                    made = lines_as_ips(batch) if format == "ips" else batch
+                    writer.write(made, validator.checked(made))
                 writer.end_group(table, links.place.tolist())
                 validator.end_group()
                 report.patients += len(table.subjects)

@@ -3,34 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 import numpy as np
+import polars as pl
 
 from ehrsim import codes
-from ehrsim.fhir.fragments import HL7, Fragment, Labels, Resource, concept, fragment, reference
+from ehrsim.fhir.columns import Among, Each, Ints, nothing, quoted
+from ehrsim.fhir.fragments import HL7, Fragment, Resource, concept
 from ehrsim.fhir.medication_use import stays
-from ehrsim.fhir.places import PAYER, PAYER_NAME, places
-from ehrsim.fhir.record import Batch, Record, batch, derived_ids
-from ehrsim.fhir.table import Ints
+from ehrsim.fhir.places import PAYER, PAYER_NAME
+from ehrsim.fhir.record import Batch, Record, derived_ids, items
 
 MEMBER_SYSTEM = f"{codes.URI_BASE}/identifier/member"
 _MEMBER = concept(f"{HL7}v2-0203", "MB", "Member Number")
 _SELF = concept(f"{HL7}subscriber-relationship", "self", "Self")
 _PLAN = concept(f"{HL7}v3-ActCode", "EHCPOL", "extended healthcare")
-_TYPES = [fragment(concept(f"{HL7}claim-type", name, name.capitalize())) for name in ("professional", "institutional")]
+_TYPES = [concept(f"{HL7}claim-type", name, name.capitalize()) for name in ("professional", "institutional")]
 _NORMAL = concept(f"{HL7}processpriority", "normal", "Normal")
 _VISIT = {"text": "Visit"}
 
 
-def coverages(record: Record) -> tuple[Batch, list[Fragment]]:
-    """The plan of each patient, and references to them."""
-    links = record.links
-    ids = derived_ids("Coverage", record.table.subject_lanes)
-    meta, payor = record.labels.derived("us-core-coverage"), reference(links.prefix["Organization"] + PAYER, PAYER_NAME)
+def payments(record: Record, ends: pl.Series) -> Iterator[Batch]:
+    """The plan of each patient, and for each visit with an end its Claim and ExplanationOfBenefit."""
+    coverage = _coverages(record)
+    yield coverage
+    chosen = np.flatnonzero(ends.is_not_null().to_numpy())
+    if not len(chosen):
+        return
+    subject = record.table.visits.subject[chosen]
+    links, lanes = record.links, record.table.visits.lanes[chosen]
+    kind = stays(record)[chosen].astype(np.int64)
+    diagnoses, sequences = _diagnoses(record, chosen)
+    columns = (
+        Among(kind, _TYPES),
+        links.to_subjects(subject),
+        quoted(ends.gather(chosen)),
+        quoted(ends.gather(chosen).str.slice(0, 10)),
+        Among(links.place[subject], links.organizations()),
+        links.to("Coverage", coverage.ids.gather(subject)),
+        diagnoses,
+        sequences,
+        record.to_visits(chosen),
+    )
+    claims = derived_ids("Claim", lanes)
+    of_benefit = links.to("Claim", claims if "Claim" in record.types else nothing(len(claims)))
+    for resource_type, ids, more in (
+        ("Claim", claims, ()),
+        ("ExplanationOfBenefit", derived_ids("ExplanationOfBenefit", lanes), (of_benefit,)),
+    ):
+        if resource_type in record.types:
+            build = partial(_of_visit, resource_type, record)
+            yield record.batch(resource_type, ids, subject, build, (*columns, *more))
 
-    def coverage(uuid: str, subject: Fragment, number: int) -> Resource:
-        member = f"SYN{number:09d}"
+
+def _coverages(record: Record) -> Batch:
+    """The plan of each patient."""
+    links, table = record.links, record.table
+    meta, payor = record.labels.derived("us-core-coverage"), _payer(record)
+
+    def coverage(uuid: Fragment, subject: Fragment, member: Fragment) -> Resource:
         return {
             "resourceType": "Coverage",
             "id": uuid,
@@ -44,80 +76,65 @@ def coverages(record: Record) -> tuple[Batch, list[Fragment]]:
             "payor": [payor],
         }
 
-    resources = map(coverage, ids, links.subjects.tolist(), record.table.subjects.tolist())
-    references = [reference(links.prefix["Coverage"] + uuid) for uuid in ids]
-    return batch("Coverage", ids, np.arange(len(ids)), 0, resources), references
+    ids, every = derived_ids("Coverage", table.subject_lanes), np.arange(len(table.subjects))
+    members = pl.Series([f"SYN{number:09d}" for number in table.subjects.tolist()])
+    return record.batch("Coverage", ids, every, coverage, (links.to_subjects(every), quoted(members)))
 
 
-def claims(record: Record, coverages: list[Fragment], ends: list[str | None]) -> Iterator[Batch]:
-    """A Claim for each visit with an end, and its ExplanationOfBenefit."""
-    visits, links = record.table.visits, record.links
-    chosen = np.flatnonzero([end is not None for end in ends])
-    if not len(chosen):
-        return
-    subject = visits.subject[chosen]
-    kinds = stays(record)[chosen].astype(np.int64)
-    organizations = [
-        reference(links.prefix["Organization"] + place.organization, place.name) for place in places(links.locale)
-    ]
-    common = (
-        kinds.tolist(),
-        links.subjects[subject].tolist(),
-        [ends[visit] for visit in chosen.tolist()],
-        [organizations[place] for place in links.place[subject].tolist()],
-        [coverages[number] for number in subject.tolist()],
-        _diagnoses(record, chosen),
-        links.visits[chosen].tolist(),
-    )
-    ids = derived_ids("Claim", visits.lanes[chosen])
-    payer = reference(links.prefix["Organization"] + PAYER, PAYER_NAME)
-    if "Claim" in record.types:
-        heads = [_head("Claim", record.labels, kind) | {"insurer": payer, "priority": _NORMAL} for kind in (0, 1)]
-        yield batch("Claim", ids, subject, kinds, _of_visits(heads, ids, common, [{}] * len(ids)))
-    if "ExplanationOfBenefit" in record.types:
-        heads = [_head("ExplanationOfBenefit", record.labels, kind) | {"insurer": payer} for kind in (0, 1)]
-        own = derived_ids("ExplanationOfBenefit", visits.lanes[chosen])
-        more: list[Resource] = [{"outcome": "complete"}] * len(ids)
-        if "Claim" in record.types:
-            more = [{"claim": reference(links.prefix["Claim"] + uuid), "outcome": "complete"} for uuid in ids]
-        yield batch("ExplanationOfBenefit", own, subject, kinds, _of_visits(heads, own, common, more))
+def _payer(record: Record) -> Resource:
+    return {"reference": record.links.prefix["Organization"] + PAYER, "display": PAYER_NAME}
 
 
-def _head(resource_type: str, labels: Labels, kind: int) -> Resource:
-    return {
+def _diagnoses(record: Record, visits: Ints) -> tuple[Each, Each]:
+    """What each of some visits was for: its conditions with numbers, and these numbers, both as items of lists."""
+    count = len(record.table.visits.number)
+    rows = record.rows_of("condition")
+    rows = rows[record.table.visit[rows] >= 0]
+    visit = record.table.visit[rows]
+    number = pl.Series(visit).to_frame("visit").select(pl.int_range(1, pl.len() + 1).over("visit")).to_series()
+    numbers = number.cast(pl.String)
+    conditions = record.references("Condition", rows)
+    numbered = pl.select(pl.concat_str(numbers, pl.lit(f',"diagnosisReference":{conditions.before}'), conditions.texts))
+    diagnoses = Each(numbered.to_series(), '{"sequence":', f"{conditions.after}}}")
+    return items(diagnoses, visit, count).gather(visits), items(Each(numbers), visit, count).gather(visits)
+
+
+def _of_visit(
+    resource_type: str,
+    record: Record,
+    uuid: Fragment,
+    kind: Resource,
+    subject: Fragment,
+    end: Fragment,
+    date: Fragment,
+    provider: Resource,
+    coverage: Fragment,
+    diagnoses: Fragment | None,
+    sequences: Fragment | None,
+    visit: Fragment | None,
+    claim: Fragment | None = None,
+) -> Resource:
+    """A Claim, or the ExplanationOfBenefit of one."""
+    resource: Resource = {
         "resourceType": resource_type,
-        "id": "",
-        "meta": labels.derived(),
+        "id": uuid,
+        "meta": record.labels.derived(),
         "status": "active",
-        "type": _TYPES[kind],
+        "type": kind,
         "use": "claim",
+        "insurer": _payer(record),
     }
-
-
-def _diagnoses(record: Record, visits: Ints) -> list[list[Resource]]:
-    """What each of some visits was for: references to its conditions."""
-    found: list[list[Resource]] = [[] for _ in record.table.visits.number]
-    if "Condition" in record.types:
-        rows = record.rows_of("condition")
-        rows = rows[record.table.visit[rows] >= 0]
-        conditions = record.references("Condition", rows)
-        for visit, condition in zip(record.table.visit[rows].tolist(), conditions, strict=True):
-            found[visit].append({"sequence": len(found[visit]) + 1, "diagnosisReference": condition})
-    return [found[visit] for visit in visits.tolist()]
-
-
-def _of_visits(
-    heads: list[Resource], ids: list[str], common: tuple[list[Any], ...], more: list[Resource]
-) -> Iterator[Resource]:
-    for uuid, kind, subject, end, provider, coverage, diagnoses, visit, other in zip(ids, *common, more, strict=True):
-        resource = {**heads[kind], "id": uuid, "patient": subject, "created": end, "provider": provider, **other}
-        item: Resource = {"sequence": 1, "productOrService": _VISIT, "servicedDate": end[:10]}
-        insurance: Resource = {"focal": True, "coverage": coverage}
-        if resource["resourceType"] == "Claim":
-            insurance = {"sequence": 1, **insurance}
-        if diagnoses:
-            resource["diagnosis"] = diagnoses
-            item["diagnosisSequence"] = [one["sequence"] for one in diagnoses]
-        if visit is not None:
-            item["encounter"] = [visit]
-        yield resource | {"insurance": [insurance], "item": [item]}
+    insurance: Resource = {"focal": True, "coverage": coverage}
+    if resource_type == "Claim":
+        resource["priority"] = _NORMAL
+        insurance = {"sequence": 1, **insurance}
+    resource |= {"patient": subject, "created": end, "provider": provider}
+    if resource_type != "Claim":
+        resource |= {"outcome": "complete"} if claim is None else {"claim": claim, "outcome": "complete"}
+    item: Resource = {"sequence": 1, "productOrService": _VISIT, "servicedDate": date}
+    if diagnoses is not None:
+        resource["diagnosis"] = [diagnoses]
+        item["diagnosisSequence"] = [sequences]
+    if visit is not None:
+        item["encounter"] = [visit]
+    return resource | {"insurance": [insurance], "item": [item]}

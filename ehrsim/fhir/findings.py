@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from ehrsim import codes
+from ehrsim.fhir.columns import Among, Each, nothing
 from ehrsim.fhir.fragments import HL7, Fragment, Resource, concept, fragment
-from ehrsim.fhir.record import Batch, Record, batch, derived_ids, with_visit
+from ehrsim.fhir.record import Batch, Record, derived_ids, with_visit
 from ehrsim.fhir.shapes import NUMERIC, TIMED, Coded
-from ehrsim.fhir.table import Ints, Objects, objects
 
 _IMPLANTS = (
     (
@@ -61,19 +61,19 @@ def devices(record: Record) -> Iterator[Batch]:
     kind = implants[table.code[rows]]
     ids = derived_ids("Device", table.subject_lanes[table.subject[rows]], kind)
     meta = record.labels.derived("us-core-implantable-device")
-    types = [fragment(concept(codes.uri("SNOMED"), code, display)) for *_, code, display in _IMPLANTS]
-    resources = (
-        {
+    types = [concept(codes.uri("SNOMED"), code, display) for *_, code, display in _IMPLANTS]
+
+    def device(uuid: Fragment, kind: Resource, subject: Fragment) -> Resource:
+        return {
             "resourceType": "Device",
             "id": uuid,
             "meta": meta,
             "status": "active",
-            "type": types[kind],
+            "type": kind,
             "patient": subject,
         }
-        for uuid, kind, subject in zip(ids, kind.tolist(), record.subjects(rows), strict=True)
-    )
-    yield batch("Device", ids, table.subject[rows], kind, resources)
+
+    yield record.batch("Device", ids, table.subject[rows], device, (Among(kind, types), record.subjects(rows)))
 
 
 def _is_adverse(code: Coded) -> bool:
@@ -99,7 +99,12 @@ def adverse_events(record: Record) -> Iterator[Batch]:
     ids, meta = derived_ids("AdverseEvent", record.table.lanes[rows]), record.labels.derived()
 
     def adverse_event(
-        uuid: str, event: Fragment, subject: Fragment, visit: Fragment | None, time: str | None, condition: Fragment
+        uuid: Fragment,
+        event: Fragment,
+        subject: Fragment,
+        visit: Fragment | None,
+        time: Fragment | None,
+        condition: Fragment,
     ) -> Resource:
         resource: Resource = {
             "resourceType": "AdverseEvent",
@@ -115,14 +120,13 @@ def adverse_events(record: Record) -> Iterator[Batch]:
         return resource | {"resultingCondition": [condition]}
 
     columns = (
-        ids,
         record.concepts(rows),
         record.subjects(rows),
         record.visits(rows),
         record.times(rows),
         record.references("Condition", rows),
     )
-    yield batch("AdverseEvent", ids, record.table.subject[rows], 0, map(adverse_event, *columns))
+    yield record.batch("AdverseEvent", ids, record.table.subject[rows], adverse_event, columns)
 
 
 def _is_of_family(code: Coded) -> bool:
@@ -144,7 +148,7 @@ def family_histories(record: Record) -> Iterator[Batch]:
         return
     ids, meta = derived_ids("FamilyMemberHistory", record.table.lanes[rows]), record.labels.derived()
 
-    def history(uuid: str, code: Fragment, subject: Fragment, time: str | None) -> Resource:
+    def history(uuid: Fragment, code: Fragment, subject: Fragment, time: Fragment | None) -> Resource:
         resource: Resource = {
             "resourceType": "FamilyMemberHistory",
             "id": uuid,
@@ -156,8 +160,8 @@ def family_histories(record: Record) -> Iterator[Batch]:
             resource["date"] = time
         return resource | {"relationship": _RELATIVE, "condition": [{"code": code}]}
 
-    columns = (ids, record.concepts(rows), record.subjects(rows), record.times(rows))
-    yield batch("FamilyMemberHistory", ids, record.table.subject[rows], 0, map(history, *columns))
+    columns = (record.concepts(rows), record.subjects(rows), record.times(rows))
+    yield record.batch("FamilyMemberHistory", ids, record.table.subject[rows], history, columns)
 
 
 QUESTIONNAIRES = {
@@ -171,13 +175,12 @@ QUESTIONNAIRES = {
 """LOINC codes of the questionnaires whose total scores are observed."""
 
 
-def questionnaire_responses(record: Record) -> tuple[Batch | None, Objects]:
-    """An answered questionnaire for each total score with a time; and by event what its observation has of it, or None.
+def questionnaire_responses(record: Record) -> tuple[list[Batch], Each]:
+    """An answered questionnaire for each total score with a time; and references to them by event.
 
     Answers to single questions are not simulated: the total is the one item.
     """
     table = record.table
-    of_event: Objects = np.full(len(table.kind), None, dtype=object)
     scores = np.array(
         [code.system == "LOINC" and code.value in QUESTIONNAIRES for code in record.shapes.codes], dtype=np.bool_
     )
@@ -185,25 +188,13 @@ def questionnaire_responses(record: Record) -> tuple[Batch | None, Objects]:
     # US Core asks for the time of an answer.
     rows = rows[(table.form[rows] & (NUMERIC | TIMED)) == NUMERIC | TIMED]
     if not len(rows):
-        return None, of_event
+        return [], Each(nothing(len(table.kind)))
     ids = derived_ids("QuestionnaireResponse", table.lanes[rows])
-    prefix, meta = record.links.prefix["QuestionnaireResponse"], record.labels.derived("us-core-questionnaireresponse")
-    of_event[rows] = objects([{"derivedFrom": fragment([{"reference": prefix + uuid}])} for uuid in ids])
-    resources = _responses(record, rows, ids, meta)
-    return batch("QuestionnaireResponse", ids, table.subject[rows], table.code[rows], resources), of_event
+    meta = record.labels.derived("us-core-questionnaireresponse")
 
-
-def _responses(record: Record, rows: Ints, ids: list[str], meta: Fragment) -> Iterator[Resource]:
-    columns = zip(
-        ids,
-        [record.shapes.codes[code] for code in record.table.code[rows].tolist()],
-        record.subjects(rows),
-        record.visits(rows),
-        record.times(rows),
-        record.table.value[rows].tolist(),
-        strict=True,
-    )
-    for uuid, code, subject, visit, time, value in columns:
+    def response(
+        uuid: Fragment, code: Coded, subject: Fragment, visit: Fragment | None, time: Fragment, value: Fragment
+    ) -> Resource:
         resource: Resource = {
             "resourceType": "QuestionnaireResponse",
             "id": uuid,
@@ -213,7 +204,17 @@ def _responses(record: Record, rows: Ints, ids: list[str], meta: Fragment) -> It
             "subject": subject,
         }
         with_visit(resource, visit)
-        if time is not None:
-            resource["authored"] = time
-        resource["item"] = [{"linkId": f"/{code.value}", "text": code.display, "answer": [{"valueDecimal": value}]}]
-        yield resource
+        item = {"linkId": f"/{code.value}", "text": code.display, "answer": [{"valueDecimal": value}]}
+        return resource | {"authored": time, "item": [item]}
+
+    columns = (
+        record.codes(rows),
+        record.subjects(rows),
+        record.visits(rows),
+        record.times(rows),
+        Each(table.value.gather(rows)),
+    )
+    number = np.full(len(table.kind), -1)
+    number[rows] = np.arange(len(rows))
+    batch = record.batch("QuestionnaireResponse", ids, table.subject[rows], response, columns)
+    return [batch], record.links.to("QuestionnaireResponse", ids).gather(number)

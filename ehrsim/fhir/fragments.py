@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache, partial
+from functools import lru_cache
 from html import escape
 from typing import Any, NamedTuple
 
@@ -29,17 +29,6 @@ Fragment = orjson.Fragment
 def fragment(value: Any) -> Fragment:
     """A part encoded once, to stand in any number of resources."""
     return Fragment(orjson.dumps(value))
-
-
-encoded = partial(orjson.dumps, option=orjson.OPT_APPEND_NEWLINE)
-"""A resource as JSON, ended by a line feed (white space in a bundle)."""
-
-
-def reference(target: str, display: str | None = None) -> Fragment:
-    """A Reference, encoded."""
-    if display:
-        return fragment({"reference": target, "display": display})
-    return Fragment(f'{{"reference":"{target}"}}')
 
 
 def coding(system: str, code: str, display: str) -> dict[str, str]:

@@ -7,18 +7,19 @@ left out is counted. Resources claim the IPS profile that they meet beside the U
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import orjson
+import polars as pl
 
 from ehrsim import codes
 from ehrsim.fhir import contents, identity, profiles
-from ehrsim.fhir.batches import last_moments
-from ehrsim.fhir.fragments import HL7, Fragment, Labels, Resource, absent_extension, concept, encoded, narrative
-from ehrsim.fhir.patients import NEVER
+from ehrsim.fhir.fragments import HL7, Fragment, Labels, Resource, absent_extension, concept, narrative
+from ehrsim.fhir.patients import NEVER, last_moments
 from ehrsim.fhir.record import Batch
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.summaries import SECTIONS, Section, chosen, section_narrative
@@ -42,9 +43,13 @@ _PROFILES = {
 }
 
 
-def encoded_as_ips(resource: Resource) -> bytes:
-    """A resource as JSON that claims the IPS profile it meets, with what that asks for stated to be unknown."""
-    return encoded(as_ips(orjson.loads(encoded(resource))))
+def lines_as_ips(batch: Batch) -> Batch:
+    """A batch whose resources claim the IPS profiles they meet, with what those ask for stated to be unknown."""
+    return batch._replace(lines=(pl.Series(_each_as_ips(lines)) for lines in batch.lines))
+
+
+def _each_as_ips(lines: pl.Series) -> list[str]:
+    return [orjson.dumps(as_ips(orjson.loads(line))).decode() for line in lines.to_list()]
 
 
 def as_ips(resource: Resource) -> Resource:
@@ -199,19 +204,18 @@ class IpsWriter(BundleWriter):
         validator: Validator,
         report: ExportReport,
     ) -> None:
-        as_documents = [[as_ips(orjson.loads(encoded(resource))) for resource in place] for place in places]
+        as_documents = [[as_ips(orjson.loads(orjson.dumps(resource))) for resource in place] for place in places]
         super().__init__(folder, as_documents, labels, layout, validator.check_bundle)
         self._validator, self._report = validator, report
         self._labels: Resource = orjson.loads(orjson.dumps(labels.meta()))
 
-    def write(self, batch: Batch, lines: Iterator[bytes]) -> None:
+    def write(self, batch: Batch, lines: Iterator[pl.Series]) -> None:
         """Gather the entries of a batch by subject; they are counted when it is known which are in the documents."""
-        for subject, uuid, line in zip(batch.subjects.tolist(), batch.ids, lines, strict=True):
-            self._entries.setdefault(subject, []).append(Entry(batch.resource_type, uuid, line))
+        self.gather(batch, lines)
 
     def end_group(self, table: Table, places: list[int]) -> None:
         """Write the documents of a group."""
-        recorded = [moment or NEVER for moment in last_moments(table)]
+        recorded = last_moments(table).fill_null(NEVER).to_list()
         gathered = [self._entries.pop(subject) for subject in range(len(table.subjects))]
         documents = [
             document([orjson.loads(entry.resource) for entry in entries], moment, self._labels, self._report)
@@ -229,9 +233,9 @@ class IpsWriter(BundleWriter):
         """Nothing is left to write."""
 
     def _validate(self, subject: int, resource: Resource, shape: int) -> None:
-        batch = Batch(resource["resourceType"], [resource["id"]], np.array([subject]), np.array([shape]), iter(()))
-        for _ in self._validator.checked(batch, iter([encoded(resource)])):
-            pass
+        ids, line = pl.Series([resource["id"]]), pl.Series([orjson.dumps(resource).decode()])
+        batch = Batch(resource["resourceType"], ids, np.array([subject]), np.array([shape]), iter([line]))
+        deque(self._validator.checked(batch), maxlen=0)
 
     def _write_document(self, name: str, entries: list[Entry], made: Document, recorded: str) -> None:
         """The Composition, the Patient, and in the order of the record what these lead to, with the Provenance."""
@@ -266,7 +270,7 @@ def _absent_code(resource: Resource) -> str:
 
 
 def _entry(resource: Resource) -> Entry:
-    return Entry(resource["resourceType"], resource["id"], encoded(resource))
+    return Entry(resource["resourceType"], resource["id"], orjson.dumps(resource))
 
 
 def _reached(start: list[Entry], known: dict[str, Entry]) -> set[str]:

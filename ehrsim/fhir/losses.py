@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ehrsim.fhir import profiles
+from ehrsim.fhir.columns import Ints
 from ehrsim.fhir.encounters import TIME_UNITS, ends_in_order
 from ehrsim.fhir.patients import DEMOGRAPHICS, GENDERS, US_CORE_FACTS, repeated
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.resources import MAPPINGS
 from ehrsim.fhir.shapes import CODED, ENDED, KINDS, NUMBER_OF, NUMERIC, TEXT, TIMED, Shapes
-from ehrsim.fhir.table import Ints, Mask, Table
+from ehrsim.fhir.table import Mask, Table
 from ehrsim.groups import example
 
 _VISIT_PARTS = ("visit_type", "reason")

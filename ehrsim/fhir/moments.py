@@ -12,11 +12,12 @@ import numpy as np
 import polars as pl
 
 from ehrsim.fhir import identity
+from ehrsim.fhir.columns import Ints
 from ehrsim.fhir.encounters import ends_in_order, visit_class
 from ehrsim.fhir.identity import Lanes
 from ehrsim.fhir.resources import MEDICATION_STATUSES
 from ehrsim.fhir.shapes import ENDED, NUMBER_OF, TIMED, Shapes
-from ehrsim.fhir.table import Ints, Mask, Table
+from ehrsim.fhir.table import Mask, Table
 
 Situation = Literal["visit", "order", "discharge"]
 """The start of a visit; the start of one or more medications at one time; the end of an inpatient stay."""
@@ -135,7 +136,7 @@ def known_at(table: Table, at: Moments) -> Known:
         end_time=pl.when(pl.Series(~goes_on[rows])).then(pl.col("end_time")),
         text_value=pl.when(pl.Series(~unsaid[rows])).then(pl.col("text_value")),
     )
-    going_on = [*identity.uuids(table.lanes[procedures]), *_visits_in_progress(table, at, time)]
+    going_on = pl.concat([identity.uuids(table.lanes[procedures]), _visits_in_progress(table, at, time)])
     return Known(
         frame=frame,
         lanes=table.lanes[rows],
@@ -153,7 +154,7 @@ def _same_time(table: Table, at: Moments, own: Mask) -> Mask:
     return known
 
 
-def _visits_in_progress(table: Table, at: Moments, time: Ints) -> list[str]:
+def _visits_in_progress(table: Table, at: Moments, time: Ints) -> pl.Series:
     """Ids of the visits of the moments, and of those that have started then and end later."""
     visits = table.visits
     moment = at.time[visits.subject]

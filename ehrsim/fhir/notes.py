@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
 
 from ehrsim import codes
+from ehrsim.fhir.columns import Among, quoted
 from ehrsim.fhir.fragments import Fragment, Resource, concept, fragment
 from ehrsim.fhir.medication_use import stays
-from ehrsim.fhir.record import Batch, Record, batch, derived_ids
+from ehrsim.fhir.record import Batch, Record, derived_ids
 from ehrsim.fhir.shapes import KINDS
+from ehrsim.fhir.table import Mask
 
 LABEL = "SYNTHETIC - written by a program about a patient who never existed."
 LINES = 60
@@ -41,31 +43,29 @@ _NOTE = fragment(
 )
 
 
-def notes(record: Record, starts: list[str | None], ends: list[str | None]) -> Batch | None:
+def notes(record: Record, starts: pl.Series, ends: pl.Series) -> Iterator[Batch]:
     """A note for each visit with events to tell of."""
     texts = _texts(record)
     visits = texts["visit"].to_numpy().astype(np.int64)
     if not len(visits):
-        return None
+        return
     links, subject = record.links, record.table.visits.subject[visits]
-    ids = derived_ids("DocumentReference", record.table.visits.lanes[visits])
     staying = stays(record)[visits]
-    authors = links.practitioners[links.place[subject], links.practitioner[visits]].tolist()
+    start, end = starts.gather(visits), ends.gather(visits)
+    when = end.zip_with(end.is_not_null(), start)
     meta = record.labels.derived("us-core-documentreference")
 
     def note(
-        uuid: str,
+        uuid: Fragment,
         staying: bool,
         subject: Fragment,
         author: Fragment,
         visit: Fragment | None,
-        start: str | None,
-        end: str | None,
-        text: str,
+        start: Fragment | None,
+        end: Fragment | None,
+        when: Fragment | None,
+        data: Fragment,
     ) -> Resource:
-        when = end or start
-        heading = f"{LABEL}\n{'Discharge summary' if staying else 'Progress note'}, {(when or 'undated')[:10]}\n\n"
-        data = b64encode(f"{heading}{text}\n".encode()).decode()
         resource: Resource = {
             "resourceType": "DocumentReference",
             "id": uuid,
@@ -88,16 +88,24 @@ def notes(record: Record, starts: list[str | None], ends: list[str | None]) -> B
         return resource | {"context": context} if context else resource
 
     columns = (
-        ids,
-        staying.tolist(),
-        links.subjects[subject].tolist(),
-        authors,
-        links.visits[visits].tolist(),
-        [starts[visit] for visit in visits.tolist()],
-        [ends[visit] for visit in visits.tolist()],
-        texts["text"].to_list(),
+        Among(staying.astype(np.int64), (False, True)),
+        links.to_subjects(subject),
+        links.attending(subject, visits),
+        record.to_visits(visits),
+        quoted(start),
+        quoted(end),
+        quoted(when),
+        quoted(_encoded(texts["text"], staying, when)),
     )
-    return batch("DocumentReference", ids, subject, staying.astype(np.int64), map(note, *columns))
+    ids = derived_ids("DocumentReference", record.table.visits.lanes[visits])
+    yield record.batch("DocumentReference", ids, subject, note, columns)
+
+
+def _encoded(texts: pl.Series, staying: Mask, when: pl.Series) -> pl.Series:
+    """The notes with their headings, in base64."""
+    title = pl.when(pl.Series(staying)).then(pl.lit("Discharge summary")).otherwise(pl.lit("Progress note"))
+    whole = pl.format(f"{LABEL}\n{{}}, {{}}\n\n{{}}\n", title, when.str.slice(0, 10).fill_null("undated"), texts)
+    return pl.select(whole.cast(pl.Binary).bin.encode("base64")).to_series()
 
 
 def _texts(record: Record) -> pl.DataFrame:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 
 from ehrsim import codes
 from ehrsim.fhir import people
+from ehrsim.fhir.columns import Among, quoted
 from ehrsim.fhir.fragments import (
     EXTENSIONS,
     HL7,
@@ -23,8 +26,9 @@ from ehrsim.fhir.fragments import (
     fragment,
 )
 from ehrsim.fhir.locales import Locale
+from ehrsim.fhir.record import Batch, Record, derived_ids, single
 from ehrsim.fhir.shapes import NUMBER_OF, Shapes
-from ehrsim.fhir.table import Objects, Table
+from ehrsim.fhir.table import Table, date_times
 
 GENDERS = ("male", "female", "other")
 MARITAL_STATUSES = {
@@ -107,16 +111,16 @@ def demographics(table: Table, shapes: Shapes) -> list[Demographics]:
     for kind in DEMOGRAPHICS:
         rows = table.rows_of(kind)
         dated = kind in ("birth", "death")
-        values = table.time[rows].tolist() if dated else [shapes.codes[code].value for code in table.code[rows]]
+        values = table.time.gather(rows).to_list() if dated else [shapes.codes[code].value for code in table.code[rows]]
         for subject, value in zip(table.subject[rows].tolist(), values, strict=True):
             if value is not None:
                 found[subject].setdefault(kind, value)
     return [Demographics(**values) for values in found]
 
 
-def sexes(table: Table, shapes: Shapes) -> Objects:
+def sexes(table: Table, shapes: Shapes) -> npt.NDArray[Any]:
     """The gender of each subject, empty where the events have none."""
-    found: Objects = np.full(len(table.subjects), "", dtype=object)
+    found = np.full(len(table.subjects), "", dtype=object)
     rows = table.rows_of("gender")[::-1]
     found[table.subject[rows]] = [shapes.codes[code].value for code in table.code[rows]]
     return found
@@ -130,13 +134,6 @@ def repeated(table: Table) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.delete(rows, first)
 
 
-class PatientLinks(NamedTuple):
-    """What a Patient refers to."""
-
-    practitioner: Fragment
-    organization: Fragment
-
-
 class Home(NamedTuple):
     """Where the patients of an export live, and how it numbers them."""
 
@@ -144,12 +141,36 @@ class Home(NamedTuple):
     numbering: people.Numbering
 
 
+def patients(record: Record) -> Batch:
+    """The Patients of a group."""
+    table, links = record.table, record.links
+    facts = demographics(table, record.shapes)
+    every = np.arange(len(facts))
+    attending = links.attending(every, np.full(len(facts), -1))
+    practitioners = [Fragment(attending.before + uuid + attending.after) for uuid in attending.texts.to_list()]
+    organizations = links.organizations()
+    home = Home(links.locale, people.numbering(record.labels.source, links.locale))
+    build = partial(patient, home=home, labels=record.labels)
+    columns = (
+        links.subjects.to_list(),
+        table.subjects.tolist(),
+        people.words_of(table.subject_lanes),
+        facts,
+        practitioners,
+        [organizations[place] for place in links.place.tolist()],
+    )
+    filled = np.array([sum(1 << bit for bit, fact in enumerate(known) if fact is not None) for known in facts])
+    return single("Patient", links.subjects, filled, map(build, *columns))
+
+
 def patient(
     uuid: str,
     subject: int,
     words: tuple[int, ...],
     facts: Demographics,
-    links: PatientLinks,
+    practitioner: Fragment,
+    organization: Resource,
+    *,
     home: Home,
     labels: Labels,
 ) -> Resource:
@@ -183,8 +204,8 @@ def patient(
     language = facts.language or locale.language
     if language is not None:
         resource["communication"] = [{"language": _language(language), "preferred": True}]
-    resource["generalPractitioner"] = [links.practitioner]
-    resource["managingOrganization"] = links.organization
+    resource["generalPractitioner"] = [practitioner]
+    resource["managingOrganization"] = organization
     return resource
 
 
@@ -244,7 +265,30 @@ def _language(value: str) -> Fragment:
     return fragment(concept(codes.uri("BCP47"), value, _LANGUAGES.get(value, value)))
 
 
-def provenance(uuid: str, target: Fragment, organization: Fragment, recorded: str | None, labels: Labels) -> Resource:
+def last_moments(table: Table) -> pl.Series:
+    """When the last that each subject's events tell of was, begun or ended, as a FHIR dateTime; null without a time."""
+    latest = pl.DataFrame({"subject": table.subject}).with_columns(
+        time=pl.max_horizontal(table.frame["time"], table.frame["end_time"])
+    )
+    last = latest.group_by("subject", maintain_order=True).agg(pl.col("time").max())["time"]
+    return date_times(last)
+
+
+def provenances(record: Record) -> Batch:
+    """The Provenances of the patients of a group."""
+    links, every = record.links, np.arange(len(record.table.subjects))
+    ids = derived_ids("Provenance", record.table.subject_lanes)
+    columns = (
+        links.to_subjects(every),
+        Among(links.place, links.organizations()),
+        quoted(last_moments(record.table).fill_null(NEVER)),
+    )
+    return record.batch("Provenance", ids, every, partial(provenance, record.labels), columns)
+
+
+def provenance(
+    labels: Labels, uuid: Fragment, target: Fragment, organization: Resource, recorded: Fragment
+) -> Resource:
     """The Provenance of a patient: assembled by ehrsim on behalf of an organisation, from no living person."""
     kind = f"{HL7}provenance-participant-type"
     return {
@@ -260,7 +304,7 @@ def provenance(uuid: str, target: Fragment, organization: Fragment, recorded: st
             }
         ],
         "target": [target],
-        "recorded": recorded or NEVER,
+        "recorded": recorded,
         "activity": {"coding": [coding(f"{HL7}v3-DataOperation", "CREATE", "create")]},
         "agent": [
             {

@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, get_args
 
+import orjson
+import polars as pl
+
 from ehrsim import codes
 from ehrsim.fhir import profiles
+from ehrsim.fhir.columns import Templates
 from ehrsim.fhir.dosages import dosage
 from ehrsim.fhir.fragments import (
     HL7,
@@ -32,6 +36,7 @@ NUMBER_OF = {kind: number for number, kind in enumerate(KINDS)}
 
 NUMERIC, CODED, TEXT, TIMED, ENDED, IN_VISIT = (1 << bit for bit in range(6))
 """Bits of a form: which columns an event fills. CODED is a text that is a code of a known system."""
+FORMS = 1 << 6
 
 _CONFIRMED = fragment(concept(f"{HL7}condition-ver-status", "confirmed", "Confirmed"))
 _ACTIVE, _RESOLVED = (
@@ -76,15 +81,16 @@ class Shape(NamedTuple):
 
 
 class Shapes:
-    """The codes, units and shapes met so far in one export, by number."""
+    """The codes, units and shapes met so far in one export, by number, and the templates of lines made of them."""
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
+        self.templates = Templates()
         self.codes: list[Coded] = []
         self.units: list[str | None] = [None]
         self._code_numbers: dict[tuple[str, str | None], int] = {}
         self._unit_numbers: dict[str | None, int] = {None: 0}
-        self._shapes: dict[int, Shape] = {}
+        self._shapes: dict[tuple[int, int, int], Shape] = {}
 
     def code_number(self, code: str, description: str | None) -> int:
         """The number of a code with its description."""
@@ -100,17 +106,17 @@ class Shapes:
             self.units.append(unit)
         return number
 
-    @staticmethod
-    def key(code_number: int, unit_number: int, form: int) -> int:
-        """The key of a shape; `Table.shape_keys` computes it for whole columns."""
-        return (code_number << 32) | (unit_number << 8) | form
+    def concepts(self) -> pl.Series:
+        """The CodeableConcepts of all codes, by number."""
+        return pl.Series([orjson.dumps(code.concept).decode() for code in self.codes], dtype=pl.String)
 
-    def shape(self, key: int) -> Shape:
-        """The shape of a key."""
+    def shape(self, code_number: int, unit_number: int, form: int) -> Shape:
+        """The shape of the resources of a code with a unit and a form."""
+        key = code_number, unit_number, form
         shape = self._shapes.get(key)
         if shape is None:
-            code, unit = self.codes[key >> 32], self.units[(key >> 8) & 0xFFFFFF]
-            shape = self._shapes[key] = shape_of(code, unit, key & 0xFF, self.labels)
+            shape = shape_of(self.codes[code_number], self.units[unit_number], form, self.labels)
+            self._shapes[key] = shape
         return shape
 
 

@@ -10,20 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import polars as pl
 
 from ehrsim import codes
 from ehrsim.fhir import identity
-from ehrsim.fhir.fragments import CONTROL, Fragment, event_concept, fragment
+from ehrsim.fhir.columns import Ints, gathered, nothing
+from ehrsim.fhir.fragments import CONTROL, event_concept
 from ehrsim.fhir.identity import Lanes, Words
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.shapes import CODED, ENDED, IN_VISIT, NUMBER_OF, NUMERIC, TEXT, TIMED, Shapes, may_hold_answer
 from ehrsim.groups import example
 
-Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Objects = npt.NDArray[Any]
-"""Python objects by row: strings, numbers, fragments or None."""
 
 _ANSWERS = {
     "266919005": "Never smoked tobacco",
@@ -77,22 +76,21 @@ class Table(NamedTuple):
     subject: Ints
     visit: Ints
     """Index of the visit, -1 for none."""
-    time: Objects
-    end: Objects
-    value: Objects
-    text: Objects
-    """Texts; a fragment of a CodeableConcept where the text is a code of a known system and its kind may hold one."""
+    time: pl.Series
+    """FHIR dateTimes, as are those of `end`; null for none, as in the columns below."""
+    end: pl.Series
+    value: pl.Series
+    """Numbers as JSON."""
+    text: pl.Series
+    """Texts as JSON strings."""
+    answer: pl.Series
+    """A CodeableConcept, instead of a text that is a code of a known system where its kind may hold one."""
     lanes: Lanes
     visits: Visits
 
     def rows_of(self, kind: str) -> Ints:
         """The rows of a kind of event, in order."""
         return np.flatnonzero(self.kind == NUMBER_OF[kind])
-
-    def shape_keys(self, rows: Ints) -> Ints:
-        """The keys of the shapes of some rows, see `Shapes.key`."""
-        keys: Ints = (self.code[rows] << 32) | (self.unit[rows] << 8) | self.form[rows]
-        return keys
 
 
 def without_control_characters(frame: pl.DataFrame, report: ExportReport) -> pl.DataFrame:
@@ -124,16 +122,16 @@ def table_of(
     value = frame["numeric_value"]
     answering = np.array([may_hold_answer(coded) for coded in shapes.codes], dtype=np.bool_)[code]
     answering &= value.is_null().to_numpy() | (kind == NUMBER_OF["allergy"])
-    text, coded_text, text_words = _texts(frame["text_value"], answering)
+    texts = _texts(frame["text_value"], answering)
     if lanes is None:
-        lanes = _row_lanes(frame, shapes, code, unit, text_words, key)
+        lanes = _row_lanes(frame, shapes, code, unit, texts.words, key)
     subjects: Ints = ids[starts].astype(np.int64)
     visit, visits = _visits(frame, kind, subject, subjects, lanes, key)
     form = np.zeros(len(ids), dtype=np.int64)
     for bit, filled in (
         (NUMERIC, value.is_not_null().to_numpy()),
-        (CODED, coded_text),
-        (TEXT, frame["text_value"].is_not_null().to_numpy() & ~coded_text),
+        (CODED, texts.answer.is_not_null().to_numpy()),
+        (TEXT, texts.text.is_not_null().to_numpy()),
         (TIMED, frame["time"].is_not_null().to_numpy()),
         (ENDED, frame["end_time"].is_not_null().to_numpy()),
         (IN_VISIT, visit >= 0),
@@ -152,7 +150,8 @@ def table_of(
         time=date_times(frame["time"]),
         end=date_times(frame["end_time"]),
         value=numbers(value),
-        text=text,
+        text=texts.text,
+        answer=texts.answer,
         lanes=lanes,
         visits=visits,
     )
@@ -167,61 +166,49 @@ def _numbered(column: pl.Series, number: Any) -> Ints:
     return column.replace_strict(distinct, numbers, return_dtype=pl.Int64).to_numpy()
 
 
-def date_times(column: pl.Series) -> Objects:
+def date_times(column: pl.Series) -> pl.Series:
     """FHIR dateTimes in UTC of local wall-clock times; each run of equal times is written once."""
-    if column.null_count() == len(column):
-        return np.full(len(column), None, dtype=object)
-    run = column.rle_id().to_numpy()
-    firsts = np.flatnonzero(np.diff(run, prepend=-1))
-    written: Objects = column.gather(firsts).dt.to_string("%Y-%m-%dT%H:%M:%S%.fZ").to_numpy()
-    gathered: Objects = written[run]
-    return gathered
+    run = column.rle_id()
+    firsts = np.flatnonzero(np.diff(run.to_numpy(), prepend=-1))
+    return column.gather(firsts).dt.to_string("%Y-%m-%dT%H:%M:%S%.fZ").gather(run)
 
 
-def numbers(column: pl.Series) -> Objects:
+def numbers(column: pl.Series) -> pl.Series:
     """JSON numbers with the shortest digits that give back the float32: whole numbers as integers."""
-    numbers: Objects = np.full(len(column), None, dtype=object)
-    rows = np.flatnonzero(column.is_not_null().to_numpy())
-    shortest = column.gather(rows).cast(pl.String).cast(pl.Float64).to_numpy()
-    numbers[rows] = shortest
-    whole = (shortest == np.floor(shortest)) & (np.abs(shortest) < 1e15)
-    numbers[rows[whole]] = shortest[whole].astype(np.int64)
-    return numbers
+    return column.cast(pl.String).str.strip_suffix(".0")
 
 
-def _texts(column: pl.Series, answering: Mask) -> tuple[Objects, Mask, Words]:
-    """Texts with coded answers, of rows that may hold one, as fragments; which are coded; and a word each to hash."""
-    coded = np.zeros(len(column), dtype=np.bool_)
+class _Texts(NamedTuple):
+    """Texts and coded answers as JSON, each null where it is the other; and a word for each to hash."""
+
+    text: pl.Series
+    answer: pl.Series
+    words: Words
+
+
+def _texts(column: pl.Series, answering: Mask) -> _Texts:
+    """Texts, and coded answers of rows that may hold one."""
     words = np.zeros(len(column), dtype=np.uint64)
-    texts: Objects = np.full(len(column), None, dtype=object)
     rows = np.flatnonzero(column.is_not_null().to_numpy())
     if not len(rows):
-        return texts, coded, words
-    filled = column.gather(rows)
-    distinct = filled.unique(maintain_order=True)
-    numbers = filled.replace_strict(distinct, pl.Series(range(len(distinct)), dtype=pl.Int64)).to_numpy()
-    words[rows] = identity.text_words(distinct.to_list())[numbers]
-    answers = [_answer(text) for text in distinct.to_list()]
-    is_answer = np.array([answer is not None for answer in answers])[numbers] & answering[rows]
-    coded[rows] = is_answer
-    texts[rows] = filled.to_numpy()
-    texts[rows[is_answer]] = objects(answers)[numbers[is_answer]]
-    return texts, coded, words
+        return _Texts(nothing(len(column)), nothing(len(column)), words)
+    distinct = column.gather(rows).unique(maintain_order=True)
+    number = np.full(len(column), -1)
+    number[rows] = column.gather(rows).replace_strict(distinct, pl.Series(range(len(distinct)), dtype=pl.Int64))
+    words[rows] = identity.text_words(distinct.to_list())[number[rows]]
+    answers = pl.Series([_answer(text) for text in distinct.to_list()], dtype=pl.String)
+    coded = answers.is_not_null().to_numpy()[number] & answering & (number >= 0)
+    texts = pl.Series([orjson.dumps(text).decode() for text in distinct.to_list()], dtype=pl.String)
+    text, answer = (np.where(which, number, -1) for which in (~coded, coded))
+    return _Texts(gathered(texts, text), gathered(answers, answer), words)
 
 
-def _answer(text: str) -> Fragment | None:
+def _answer(text: str) -> str | None:
     """The CodeableConcept of a text that is `SYSTEM//code` of a known system, else None."""
     _, system, value = codes.parse(text)
     if not value.strip() or f"{system}//{value}" != text or not codes.is_known_system(system):
         return None
-    return fragment(event_concept(system, value, _ANSWERS.get(value)))
-
-
-def objects(values: list[Any]) -> Objects:
-    """An array of Python objects, which numpy is kept from looking into."""
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
+    return orjson.dumps(event_concept(system, value, _ANSWERS.get(value))).decode()
 
 
 def _row_lanes(frame: pl.DataFrame, shapes: Shapes, code: Ints, unit: Ints, texts: Words, key: Words) -> Lanes:

@@ -8,15 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import msgspec
 import orjson
+import polars as pl
 
 from ehrsim.errors import UsageError
-from ehrsim.fhir.fragments import Fragment, Labels, Resource, encoded
+from ehrsim.fhir.fragments import Fragment, Labels, Resource
 from ehrsim.fhir.inspection import MANIFEST
 from ehrsim.fhir.patients import NEVER
 from ehrsim.fhir.places import ORGANIZATIONS
@@ -121,9 +122,10 @@ class NdjsonWriter:
         self._latest = NEVER
         self.counts: Counter[str] = Counter()
 
-    def write(self, batch: Batch, lines: Iterator[bytes]) -> None:
+    def write(self, batch: Batch, lines: Iterator[pl.Series]) -> None:
         """Write a batch, a line a resource."""
-        self._write(batch.resource_type, lines, len(batch.ids))
+        for some in lines:
+            self._write(batch.resource_type, some)
 
     def end_group(self, table: Table, places: list[int]) -> None:
         """Note how late the events are."""
@@ -134,7 +136,7 @@ class NdjsonWriter:
     def finish(self) -> None:
         """Write the places and the manifest, whose time is that of the last event: nothing is read off a clock."""
         for resource in chain.from_iterable(self._places):
-            self._write(resource["resourceType"], iter([encoded(resource)]), 1)
+            self._write(resource["resourceType"], pl.Series([orjson.dumps(resource).decode()]))
         output = [
             {"type": resource_type, "url": name, "count": self._written[name]}
             for resource_type, names in sorted(self._shards.items())
@@ -149,14 +151,15 @@ class NdjsonWriter:
         }
         (self._folder / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
 
-    def _write(self, resource_type: str, lines: Iterator[bytes], count: int) -> None:
-        self.counts[resource_type] += count
-        while count:
+    def _write(self, resource_type: str, lines: pl.Series) -> None:
+        self.counts[resource_type] += len(lines)
+        while len(lines):
             name = self._open(resource_type)
-            room = count if self._layout.shard is None else min(count, self._layout.shard - self._written[name])
-            self._files[name].writelines(islice(lines, room))
-            self._written[name] += room
-            count -= room
+            room = len(lines) if self._layout.shard is None else self._layout.shard - self._written[name]
+            some, lines = lines.slice(0, room), lines.slice(room)
+            # A file of one column without header and quotes is its lines as they are.
+            some.to_frame().write_csv(self._files[name], include_header=False, quote_style="never")
+            self._written[name] += len(some)
 
     def _open(self, resource_type: str) -> str:
         """The name of the file of a type that has room."""
@@ -199,16 +202,21 @@ class BundleWriter:
         self._folder, self._meta, self._layout, self._judge = folder, labels.meta(), layout, judge
         self._entries: dict[int, list[Entry]] = {}
         self._places = [
-            [Entry(resource["resourceType"], resource["id"], encoded(resource)) for resource in place]
+            [Entry(resource["resourceType"], resource["id"], orjson.dumps(resource)) for resource in place]
             for place in places
         ]
         self.counts: Counter[str] = Counter()
 
-    def write(self, batch: Batch, lines: Iterator[bytes]) -> None:
+    def write(self, batch: Batch, lines: Iterator[pl.Series]) -> None:
         """Gather the entries of a batch by subject."""
-        for subject, uuid, line in zip(batch.subjects.tolist(), batch.ids, lines, strict=True):
-            self._entries.setdefault(subject, []).append(Entry(batch.resource_type, uuid, line))
+        self.gather(batch, lines)
         self.counts[batch.resource_type] += len(batch.ids)
+
+    def gather(self, batch: Batch, lines: Iterator[pl.Series]) -> None:
+        """Gather the entries of a batch by subject, uncounted."""
+        resources = chain.from_iterable(some.cast(pl.Binary).to_list() for some in lines)
+        for subject, uuid, line in zip(batch.subjects.tolist(), batch.ids.to_list(), resources, strict=True):
+            self._entries.setdefault(subject, []).append(Entry(batch.resource_type, uuid, line))
 
     def end_group(self, table: Table, places: list[int]) -> None:
         """Write the bundles of a group."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Literal, NamedTuple, NoReturn
 from uuid import UUID
 from zlib import crc32
 
 import numpy as np
 import orjson
+import polars as pl
 
 from ehrsim.errors import GateError
-from ehrsim.fhir.fragments import Resource, encoded
+from ehrsim.fhir.fragments import Resource
 from ehrsim.fhir.record import Batch
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.validation.cross_resource import AFTER_DEATH, OUTSIDE
@@ -43,8 +43,6 @@ from ehrsim.fhir.validation.rules import rules_of
 from ehrsim.fhir.validation.times import ZONES, span
 
 Validate = Literal["none", "fast", "full"]
-CHUNK = 1 << 16
-"""Lines that are held against the rules at once."""
 LAYOUTS = 1 << 15
 """Layouts that are kept: some 3 kB each."""
 TRIED = 6
@@ -114,22 +112,21 @@ class Validator:
         if self._extent == "none":
             return
         for resource in resources:
-            self._check(resource["resourceType"], [encoded(resource)], np.full(1, SHARED), np.full(1, SHARED))
+            self._check(resource["resourceType"], [orjson.dumps(resource)], np.full(1, SHARED), np.full(1, SHARED))
         self._resolve(self._group)
         self._shared = self._group.ids
         self._group = _Group(self._shared)
 
-    def checked(self, batch: Batch, lines: Iterator[bytes]) -> Iterator[bytes]:
+    def checked(self, batch: Batch) -> Iterator[pl.Series]:
         """The lines of a batch, each checked before it passes; raises `GateError` for one that is not valid."""
-        if self._extent == "none":
-            yield from lines
-            return
         begin = 0
-        while chunk := list(islice(lines, CHUNK)):
-            until = begin + len(chunk)
-            self._check(batch.resource_type, chunk, batch.subjects[begin:until], batch.shapes[begin:until])
-            yield from chunk
-            begin = until
+        for some in batch.lines:
+            if self._extent != "none":
+                until = begin + len(some)
+                lines = some.cast(pl.Binary).to_list()
+                self._check(batch.resource_type, lines, batch.subjects[begin:until], batch.shapes[begin:until])
+                begin = until
+            yield some
 
     def check_bundle(self, bundle: Resource, altered: list[bytes]) -> None:
         """Check a bundle whose entries hold their `resourceType` only, and resources altered since they were checked.
