@@ -125,8 +125,8 @@ def read(part: Part, report: Report) -> pl.DataFrame:
         "empty text": ("text_value", _blank("text_value")),
         "empty unit": ("unit", _blank("unit")),
     }
-    failed = pl.any_horizontal(*dropped.values(), *(check for _, check in emptied.values())).any()
-    if not frame.select(failed).item():
+    checks = [*dropped.values(), *(check for _, check in emptied.values())]
+    if not any(frame.select(check.any().alias(str(number)) for number, check in enumerate(checks)).row(0)):
         return frame
     for reason, check in dropped.items():
         frame = _drop(frame, check, reason, report)

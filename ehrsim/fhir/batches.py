@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ehrsim.fhir.losses import is_bare_panel
 from ehrsim.fhir.medication_use import medication_use, ordered
 from ehrsim.fhir.notes import notes
 from ehrsim.fhir.patients import patients, provenances
-from ehrsim.fhir.record import MOMENT, Batch, Record, items, moments
+from ehrsim.fhir.record import Batch, Record, items
 from ehrsim.fhir.resources import MAPPINGS, Event, blood_pressure
 from ehrsim.fhir.shapes import CODED, ENDED, NUMBER_OF, NUMERIC, TEXT, TIMED, Coded, Shapes, pressure_shape
 from ehrsim.fhir.table import Mask, Table
@@ -142,20 +143,21 @@ def blood_pressures(table: Table, shapes: Shapes) -> Ints:
     millimetres = np.array([unit == profiles.BLOOD_PRESSURE_UNIT for unit in shapes.units], dtype=np.bool_)
     whole &= millimetres[table.unit]
     systolic, diastolic = (
-        _numbered(moments(table, np.flatnonzero(whole & _has_code(table, shapes, code)), name))
+        _numbered(table, np.flatnonzero(whole & _has_code(table, shapes, code)), name)
         for code, name in ((profiles.SYSTOLIC, "systolic"), (profiles.DIASTOLIC, "diastolic"))
     )
-    keys = [*MOMENT, "repeat"]
+    keys = ["moment", "repeat"]
     pairs = systolic.join(diastolic, on=keys, how="full", coalesce=True).select("systolic", "diastolic").fill_null(-1)
     rows: Ints = pairs.to_numpy().astype(np.int64)
     return rows[np.argsort(rows.max(axis=1), kind="stable")]
 
 
-def _numbered(moments: pl.DataFrame) -> pl.DataFrame:
-    """Moments with a number, `repeat`, among those of the same subject, visit and time."""
-    if not moments.select(MOMENT).is_duplicated().any():
-        return moments.with_columns(repeat=pl.lit(0, pl.Int64))
-    return moments.with_columns(repeat=pl.int_range(pl.len()).over(MOMENT))
+def _numbered(table: Table, rows: Ints, name: str) -> pl.DataFrame:
+    """Rows, named `name`, with their moment and a number, `repeat`, among those of the same one."""
+    found = pl.DataFrame({name: rows, "moment": table.moment[rows]})
+    if not found["moment"].is_duplicated().any():
+        return found.with_columns(repeat=pl.lit(0, pl.Int64))
+    return found.with_columns(repeat=pl.int_range(pl.len()).over("moment"))
 
 
 def _has_code(table: Table, shapes: Shapes, value: str) -> Mask:
@@ -188,39 +190,30 @@ def _reported(record: Record, of: Laboratory, rows: Ints) -> tuple[Column, ...]:
     """
     results, specimens = Each(nothing(len(rows))), Each(nothing(len(rows)))
     if "Observation" in record.types:
-        found = _members_of(record, rows)
-        observed = found["observation"].to_numpy()
-        number = np.searchsorted(rows, found["panel"].to_numpy())
+        number, observed = _members(record, rows)
         results = items(record.references("Observation", observed), number, len(rows))
-        used = pl.DataFrame({"panel": number, "specimen": of.specimen.texts.gather(observed)})
-        used = used.drop_nulls().unique(maintain_order=True)
-        specimens = items(of.specimen._replace(texts=used["specimen"]), used["panel"].to_numpy(), len(rows))
+        used = pl.DataFrame({"panel": number, "specimen": of.specimen[observed]})
+        used = used.filter(pl.col("specimen") >= 0).unique(maintain_order=True)
+        specimens = items(of.specimens.gather(used["specimen"].to_numpy()), used["panel"].to_numpy(), len(rows))
     return results, of.order.gather(rows), specimens, record.practitioners(rows)
 
 
-def _members_of(record: Record, rows: Ints) -> pl.DataFrame:
-    """The observations, by panel, that belong to some panels and are of their moment."""
-    table, shapes = record.table, record.shapes
+def _members(record: Record, rows: Ints) -> tuple[Ints, Ints]:
+    """The observations that belong to some panels and are of their moment: which panel, and the row of each."""
+    table, codes = record.table, record.shapes.codes
     observed = record.rows_of("observation")
-    members = _members(shapes, table.code[rows], table.code[observed])
-    belongs = np.zeros(len(shapes.codes), dtype=np.bool_)
-    belongs[members["code"].to_numpy()] = True
-    observed = record.has(observed, belongs)
-    at_panels = moments(table, rows, "panel").with_columns(panel_code=table.code[rows])
-    at_observations = moments(table, observed, "observation").with_columns(code=table.code[observed])
-    found = at_panels.join(at_observations, on=MOMENT, maintain_order="left_right")
-    return found.join(members, on=["panel_code", "code"], how="semi", maintain_order="left")
-
-
-def _members(shapes: Shapes, panels: Ints, observations: Ints) -> pl.DataFrame:
-    """Which codes of panels hold which codes of observations."""
-    pairs = [
-        (panel, code)
-        for panel in np.unique(panels).tolist()
-        for code in np.unique(observations).tolist()
-        if _belongs(shapes.codes[panel], shapes.codes[code])
-    ]
-    return pl.DataFrame(pairs, schema={"panel_code": pl.Int64, "code": pl.Int64}, orient="row")
+    belongs: Mask = np.zeros((len(codes), len(codes)), dtype=np.bool_)
+    for panel, code in product(np.unique(table.code[rows]).tolist(), np.unique(table.code[observed]).tolist()):
+        belongs[panel, code] = _belongs(codes[panel], codes[code])
+    used: Mask = np.array(belongs.any(axis=0), dtype=np.bool_)
+    observed = record.has(observed, used)
+    timed = np.flatnonzero((table.form[rows] & TIMED) != 0)
+    at_panels = pl.DataFrame({"panel": timed, "moment": table.moment[rows[timed]]})
+    at_observations = pl.DataFrame({"observation": observed, "moment": table.moment[observed]})
+    found = at_panels.join(at_observations, on="moment", maintain_order="left_right")
+    panel, observation = found["panel"].to_numpy(), found["observation"].to_numpy()
+    kept = belongs[table.code[rows[panel]], table.code[observation]]
+    return panel[kept], observation[kept]
 
 
 def _belongs(panel: Coded, code: Coded) -> bool:

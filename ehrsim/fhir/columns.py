@@ -77,10 +77,10 @@ def gathered(texts: pl.Series, rows: Ints) -> pl.Series:
     """The texts at some rows, null for row -1."""
     missing = rows < 0
     if not missing.any():
-        return texts.gather(rows)
+        return texts[rows]
     if missing.all():
         return nothing(len(rows))
-    found = texts.gather(np.where(missing, 0, rows))
+    found = texts[np.where(missing, 0, rows)]
     return found.to_frame("text").select(pl.when(pl.Series(~missing)).then(pl.col("text"))).to_series()
 
 
@@ -94,6 +94,17 @@ def distinct_numbers(numbers: Ints, size: int) -> tuple[Ints, Ints]:
     distinct = np.flatnonzero(present)
     index = (np.cumsum(present) - 1)[numbers]
     return distinct, index
+
+
+def grouped(numbers: Ints, size: int) -> tuple[Ints, Ints]:
+    """Where each distinct one of some numbers below `size` comes first, ascending; and for each number which it is."""
+    places = np.arange(len(numbers))
+    first = np.empty(size, dtype=np.int64)
+    first[numbers[::-1]] = places[::-1]
+    own_first = first[numbers]
+    is_first = own_first == places
+    group: Ints = (np.cumsum(is_first) - 1)[own_first]
+    return np.flatnonzero(is_first), group
 
 
 class Template(NamedTuple):
@@ -150,24 +161,32 @@ class Lines(NamedTuple):
                     rows.append(own)
                     parts.append(self._joined(holes, pieces[number], which[own], begin + own))
             lines = pl.concat(parts)
-            yield lines if len(parts) == 1 else lines.gather(np.argsort(np.concatenate(rows)))
+            yield lines if len(parts) == 1 else lines[np.argsort(np.concatenate(rows))]
 
-    def _pieces(self, of_template: Ints, number: int) -> list[pl.Series]:
-        """The pieces of the templates with one sequence of holes, a series for each place; empty for other templates."""
+    def _pieces(self, of_template: Ints, number: int) -> pl.DataFrame:
+        """The pieces of the templates with one sequence of holes, a column a place; empty for other templates."""
         own = [
             template.pieces if sequence == number else None
             for template, sequence in zip(self.templates, of_template.tolist(), strict=True)
         ]
         places = len(next(pieces for pieces in own if pieces is not None))
-        return [pl.Series([pieces[place] if pieces else "" for pieces in own]) for place in range(places)]
+        return pl.DataFrame(
+            {str(place): [pieces[place] if pieces else "" for pieces in own] for place in range(places)}
+        )
 
-    def _joined(self, holes: tuple[int, ...], pieces: list[pl.Series], which: Ints, rows: Ints) -> pl.Series:
+    def _joined(self, holes: tuple[int, ...], pieces: pl.DataFrame, which: Ints, rows: Ints) -> pl.Series:
         """The lines of some rows whose templates have the same holes."""
-        parts = [pieces[0].gather(which)]
-        for column, piece in zip(holes, pieces[1:], strict=True):
-            parts += [self.columns[column].texts.gather(rows), piece.gather(which)]  # type: ignore[union-attr]
-        frame = pl.DataFrame([part.alias(str(number)) for number, part in enumerate(parts)])
-        return frame.select(pl.concat_str(pl.all())).to_series()
+        first, *others = pieces[which].get_columns()
+        parts = [first]
+        for number, (column, piece) in enumerate(zip(holes, others, strict=True)):
+            parts += [self._texts(column)[rows].alias(f"hole {number}"), piece]
+        return pl.DataFrame(parts).select(pl.concat_str(pl.all())).to_series()
+
+    def _texts(self, number: int) -> pl.Series:
+        column = self.columns[number]
+        if isinstance(column, Among):
+            raise TypeError(f"column {number} has values and no texts")
+        return column.texts
 
 
 def lines(build: Builder, columns: Sequence[Column], templates: Templates) -> Lines:

@@ -95,12 +95,17 @@ INDICATIONS: tuple[Indication, ...] = (
 )
 
 
-def indicated(drug: Coded, condition: Coded) -> bool:
-    """Whether a drug is given for a condition."""
-    name, called = drug.display.casefold(), condition.display.casefold()
-    for ingredients, icd10, words in INDICATIONS:
-        if any(ingredient in name for ingredient in ingredients):
-            coded = condition.system == "ICD10CM" and condition.value.startswith(icd10)
-            if coded or (condition.system != "ICD10CM" and any(word in called for word in words)):
-                return True
-    return False
+def uses(drug: Coded) -> frozenset[int]:
+    """The numbers of the indications that a drug has."""
+    name = drug.display.casefold()
+    return frozenset(
+        number for number, one in enumerate(INDICATIONS) if any(ingredient in name for ingredient in one.ingredients)
+    )
+
+
+def asked_for(condition: Coded) -> frozenset[int]:
+    """The numbers of the indications that a condition is one of."""
+    if condition.system == "ICD10CM":
+        return frozenset(number for number, one in enumerate(INDICATIONS) if condition.value.startswith(one.icd10))
+    called = condition.display.casefold()
+    return frozenset(number for number, one in enumerate(INDICATIONS) if any(word in called for word in one.words))

@@ -9,12 +9,12 @@ import polars as pl
 
 from ehrsim import codes
 from ehrsim.fhir import profiles
-from ehrsim.fhir.columns import Among, Column, Each, Ints, distinct_numbers, nothing
+from ehrsim.fhir.columns import Among, Column, Each, Ints, distinct_numbers, grouped, nothing
 from ehrsim.fhir.fragments import Fragment, Resource, concept, fragment
 from ehrsim.fhir.patients import sexes
-from ehrsim.fhir.record import MOMENT, Batch, Record, derived_ids, moment_ids, moments, with_visit
+from ehrsim.fhir.record import Batch, Record, derived_ids, moment_ids, with_visit
 from ehrsim.fhir.reference_ranges import ANYONE, HIGH, LOW, NORMAL, RANGES, reference_range
-from ehrsim.fhir.shapes import NUMERIC
+from ehrsim.fhir.shapes import NUMERIC, TIMED
 from ehrsim.fhir.specimens import MATERIALS, material_of
 
 _LABORATORY = fragment([concept(codes.uri("SNOMED"), "108252007", "Laboratory procedure")])
@@ -24,11 +24,15 @@ _STUDIES = fragment(
 
 
 class Laboratory(NamedTuple):
-    """The orders and specimens of a group, and references to them by event; null where an event has none."""
+    """The orders and specimens of a group."""
 
     batches: list[Batch]
     order: Each
-    specimen: Each
+    """References to the orders by event, null where it has none."""
+    specimens: Each
+    """References to all specimens."""
+    specimen: Ints
+    """Index of the specimen of each event, -1 where it has none."""
 
 
 def laboratory(record: Record) -> Laboratory:
@@ -37,22 +41,24 @@ def laboratory(record: Record) -> Laboratory:
     materials = np.array([material_of(code) for code in record.shapes.codes], dtype=np.int64)
     material = materials[record.table.code[observed]]
     rows, material = observed[material >= 0], material[material >= 0]
-    unknown = Each(nothing(len(record.table.kind)))
-    batches, order, specimen = list[Batch](), unknown, unknown
+    batches = list[Batch]()
+    order, specimens = Each(nothing(len(record.table.kind))), Each(nothing(0))
+    specimen = np.full(len(record.table.kind), -1)
     if "Specimen" in record.types and len(rows):
-        batch, specimen = _specimens(record, rows, material)
+        batch, specimen[rows] = _specimens(record, rows, material)
         batches.append(batch)
+        specimens = record.links.to("Specimen", batch.ids)
     if "ServiceRequest" in record.types:
         orders, order = _orders(record, rows)
         batches += orders
-    return Laboratory(batches, order, specimen)
+    return Laboratory(batches, order, specimens, specimen)
 
 
-def _specimens(record: Record, rows: Ints, material: Ints) -> tuple[Batch, Each]:
-    """A specimen for each material of each moment, and references to them by event."""
-    of_rows = moments(record.table, rows, "row").with_columns(material=material)
-    first, number = _groups(of_rows, [*MOMENT, "material"])
-    of_first = material[np.searchsorted(rows, first)]
+def _specimens(record: Record, rows: Ints, material: Ints) -> tuple[Batch, Ints]:
+    """A specimen for each material of each moment, and which of them each of some events was done on."""
+    table = record.table
+    places, number = grouped(table.moment[rows] * len(MATERIALS) + material, len(table.kind) * len(MATERIALS))
+    first, of_first = rows[places], material[places]
     ids = moment_ids("Specimen", record, first, of_first)
     types = Among(of_first, [concept(codes.uri("SNOMED"), *one) for one in MATERIALS])
     meta = record.labels.derived("us-core-specimen")
@@ -65,15 +71,12 @@ def _specimens(record: Record, rows: Ints, material: Ints) -> tuple[Batch, Each]
         return resource
 
     columns = (types, record.subjects(first), record.times(first))
-    batch = record.batch("Specimen", ids, record.table.subject[first], specimen, columns)
-    of_event = np.full(len(record.table.kind), -1)
-    of_event[rows] = number
-    return batch, record.links.to("Specimen", ids).gather(of_event)
+    return record.batch("Specimen", ids, table.subject[first], specimen, columns), number
 
 
 def _orders(record: Record, rows: Ints) -> tuple[list[Batch], Each]:
     """An order for each panel, and one for each moment with tests and no panel; and references to them by event."""
-    panels = record.rows_of("panel")
+    table, panels = record.table, record.rows_of("panel")
     laboratory = np.array([_is_laboratory(code.system, code.value) for code in record.shapes.codes], dtype=np.bool_)
     panels = record.has(panels, laboratory)
     ids, batches = [], []
@@ -82,12 +85,14 @@ def _orders(record: Record, rows: Ints) -> tuple[list[Batch], Each]:
         ids.append(derived_ids("ServiceRequest", record.table.lanes[panels]))
         of_event[panels] = np.arange(len(panels))
         batches.append(_ordered(record, ids[0], panels, record.concepts(panels)))
-    at_panels = moments(record.table, panels, "panel").select(MOMENT).unique()
-    alone = moments(record.table, rows, "row").join(at_panels, on=MOMENT, how="anti", maintain_order="left")
-    if not alone.is_empty():
-        first, number = _groups(alone, MOMENT)
+    has_panel = np.zeros(len(table.kind), dtype=np.bool_)
+    has_panel[table.moment[panels[(table.form[panels] & TIMED) != 0]]] = True
+    alone = rows[~has_panel[table.moment[rows]]]
+    if len(alone):
+        places, number = grouped(table.moment[alone], len(table.kind))
+        first = alone[places]
         ids.append(moment_ids("ServiceRequest", record, first))
-        of_event[alone["row"].to_numpy()] = len(panels) + number
+        of_event[alone] = len(panels) + number
         studies = Among(np.zeros(len(first), dtype=np.int64), [_STUDIES])
         batches.append(_ordered(record, ids[-1], first, studies))
     every = pl.concat(ids) if ids else nothing(0)
@@ -131,18 +136,16 @@ def _ordered(record: Record, ids: pl.Series, first: Ints, ordered: Column) -> Ba
     return record.batch("ServiceRequest", ids, record.table.subject[first], order, columns)
 
 
-def _groups(rows: pl.DataFrame, keys: list[str] | tuple[str, ...]) -> tuple[Ints, Ints]:
-    """The first row of each group of equal keys, ascending, and for each row the number of its group."""
-    first = rows.select(pl.col("row").first().over(keys)).to_series().to_numpy()
-    distinct, number = np.unique(first, return_inverse=True)
-    return distinct.astype(np.int64), number.astype(np.int64)
-
-
 def tested(record: Record, of: Laboratory, rows: Ints) -> tuple[Column, ...]:
     """What each of some observations has beyond its event: who made it, its order and specimen, and the members that
     say what is usual, and what its value is called in view of that.
     """
-    return record.practitioners(rows), of.order.gather(rows), of.specimen.gather(rows), _judged(record, rows)
+    return (
+        record.practitioners(rows),
+        of.order.gather(rows),
+        of.specimens.gather(of.specimen[rows]),
+        _judged(record, rows),
+    )
 
 
 def _judged(record: Record, rows: Ints) -> Among:

@@ -11,7 +11,7 @@ import polars as pl
 from ehrsim.fhir import identity
 from ehrsim.fhir.columns import Among, Column, Each, Ints, gathered
 from ehrsim.fhir.fragments import HL7, Fragment, Resource, concept
-from ehrsim.fhir.indications import indicated
+from ehrsim.fhir.indications import asked_for, uses
 from ehrsim.fhir.record import Batch, Record, derived_ids, with_visit
 from ehrsim.fhir.resources import MEDICATION_STATUSES
 from ehrsim.fhir.shapes import TIMED
@@ -46,12 +46,9 @@ def _reasons(record: Record, rows: Ints) -> Each:
     reason = np.full(len(rows), -1)
     conditions = record.rows_of("condition")
     table, shapes = record.table, record.shapes
-    pairs = [
-        (drug, condition)
-        for drug in np.unique(table.code[rows]).tolist()
-        for condition in np.unique(table.code[conditions]).tolist()
-        if indicated(shapes.codes[drug], shapes.codes[condition])
-    ]
+    drugs = {code: uses(shapes.codes[code]) for code in np.unique(table.code[rows]).tolist()}
+    diseases = {code: asked_for(shapes.codes[code]) for code in np.unique(table.code[conditions]).tolist()}
+    pairs = [(drug, disease) for drug, one in drugs.items() for disease, other in diseases.items() if one & other]
     if pairs:
         time = table.frame["time"].to_physical()
         orders = pl.DataFrame(

@@ -113,24 +113,24 @@ def _texts(record: Record) -> pl.DataFrame:
     table, shapes = record.table, record.shapes
     place = np.array([_ORDER.get(kind, -1) for kind in KINDS], dtype=np.int64)[table.kind]
     rows = np.flatnonzero((place >= 0) & (table.visit >= 0))
-    titles = pl.Series(list(_SECTIONS.values()))
-    displays = pl.Series([code.display for code in shapes.codes], dtype=pl.String)
-    units = pl.Series([f" {unit}" if unit else "" for unit in shapes.units], dtype=pl.String)
-    value = table.frame["numeric_value"].gather(rows).cast(pl.String).str.strip_suffix(".0")
-    lines = pl.DataFrame(
-        {
-            "visit": table.visit[rows],
-            "place": place[rows],
-            "title": titles.gather(place[rows]),
-            "display": displays.gather(table.code[rows]),
-            "value": (": " + value + units.gather(table.unit[rows])).fill_null(""),
-        }
+    rows = rows[np.argsort(table.visit[rows] * len(_SECTIONS) + place[rows], kind="stable")]
+    visit = table.visit[rows]
+    begins = np.flatnonzero(np.diff(visit, prepend=-1))
+    length = np.diff(begins, append=len(rows))
+    number = np.arange(len(rows)) - np.repeat(begins, length)
+    told = np.flatnonzero(number < LINES)
+    rows, visit = rows[told], visit[told]
+    more = (np.repeat(length, length) - LINES)[told]
+    more[number[told] < LINES - 1] = 0
+    heads = pl.Series([f"{_SECTIONS.get(code.kind)}: {code.display}" for code in shapes.codes])
+    units = pl.Series([f" {unit}" if unit else "" for unit in shapes.units])
+    value = table.value[rows]
+    lines = pl.DataFrame({"visit": visit, "head": heads[table.code[rows]], "value": value, "more": more})
+    measured = pl.concat_str(pl.lit(": "), "value", units[table.unit[rows]])
+    rest = pl.when(pl.col("more") > 0).then(pl.format("\n... and {} more.", "more")).otherwise(pl.lit(""))
+    line = pl.concat_str("head", measured.fill_null(""), rest)
+    return (
+        lines.select(pl.col("visit").set_sorted(), line=line)
+        .group_by("visit", maintain_order=True)
+        .agg(text=pl.col("line").str.join("\n"))
     )
-    told = lines.sort("visit", "place", maintain_order=True).with_columns(
-        number=pl.int_range(pl.len()).over("visit"), total=pl.len().over("visit")
-    )
-    last = pl.col("number") == LINES - 1
-    more = pl.when(last & (pl.col("total") > LINES)).then(pl.format("\n... and {} more.", pl.col("total") - LINES))
-    line = pl.format("{}: {}{}{}", "title", "display", "value", more.otherwise(pl.lit("")))
-    kept = told.filter(pl.col("number") < LINES).select("visit", line=line)
-    return kept.group_by("visit", maintain_order=True).agg(text=pl.col("line").str.join("\n"))

@@ -115,16 +115,6 @@ class Record(NamedTuple):
         return self.links.to(resource_type, self.ids.gather(rows))
 
 
-MOMENT = ("subject", "visit", "time")
-"""The columns of `moments` that tell one moment from another."""
-
-
-def moments(table: Table, rows: Ints, name: str) -> pl.DataFrame:
-    """Rows, named `name`, with the subject, visit and time of each."""
-    time = table.frame["time"].to_physical().gather(rows)
-    return pl.DataFrame({name: rows, "subject": table.subject[rows], "visit": table.visit[rows], "time": time})
-
-
 def moment_ids(name: str, record: Record, rows: Ints, *more: Any) -> pl.Series:
     """Ids of resources of the moments of some events, whichever of the events of a moment they are."""
     table = record.table

@@ -76,6 +76,8 @@ class Table(NamedTuple):
     subject: Ints
     visit: Ints
     """Index of the visit, -1 for none."""
+    moment: Ints
+    """A number below that of events, the same for all events of one subject, visit and time."""
     time: pl.Series
     """FHIR dateTimes, as are those of `end`; null for none, as in the columns below."""
     end: pl.Series
@@ -147,6 +149,7 @@ def table_of(
         form=form,
         subject=subject,
         visit=visit,
+        moment=_moments(frame["time"], subject, visit),
         time=date_times(frame["time"]),
         end=date_times(frame["end_time"]),
         value=numbers(value),
@@ -175,7 +178,8 @@ def date_times(column: pl.Series) -> pl.Series:
 
 def numbers(column: pl.Series) -> pl.Series:
     """JSON numbers with the shortest digits that give back the float32: whole numbers as integers."""
-    return column.cast(pl.String).str.strip_suffix(".0")
+    without_sign = column.set(column == 0.0, 0.0)
+    return without_sign.cast(pl.String).str.strip_suffix(".0")
 
 
 class _Texts(NamedTuple):
@@ -271,6 +275,19 @@ def _visits(
         first=_earliest_rows(visit, frame["time"], timed, len(number)),
         lanes=np.concatenate([visit_lanes, identity.hashed(key, *lanes[alone].T)]),
     )
+
+
+def _moments(time: pl.Series, subject: Ints, visit: Ints) -> Ints:
+    """The number of the moment of each event: runs of equal moments are told apart first, since there are few."""
+    times = time.to_physical().fill_null(np.iinfo(np.int64).min).to_numpy()
+    changed = np.ones(len(times), dtype=np.bool_)
+    changed[1:] = (np.diff(times) != 0) | (np.diff(subject) != 0) | (np.diff(visit) != 0)
+    runs = np.flatnonzero(changed)
+    keys = pl.DataFrame({"subject": subject[runs], "visit": visit[runs], "time": times[runs]})
+    numbered = keys.unique(maintain_order=True).with_row_index("moment")
+    of_run = keys.join(numbered, on=keys.columns, how="left", maintain_order="left")["moment"]
+    moment: Ints = of_run.cast(pl.Int64).to_numpy()[np.cumsum(changed) - 1]
+    return moment
 
 
 def _first_rows(visit: Ints, rows: Ints, count: int) -> Ints:

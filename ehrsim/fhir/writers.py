@@ -157,9 +157,16 @@ class NdjsonWriter:
             name = self._open(resource_type)
             room = len(lines) if self._layout.shard is None else self._layout.shard - self._written[name]
             some, lines = lines.slice(0, room), lines.slice(room)
-            # A file of one column without header and quotes is its lines as they are.
-            some.to_frame().write_csv(self._files[name], include_header=False, quote_style="never")
+            self._append(some, self._files[name])
             self._written[name] += len(some)
+
+    def _append(self, lines: pl.Series, file: BinaryIO) -> None:
+        """Write lines as they are: so is a table of one column without header and quotes."""
+        # Polars writes to what is beneath a file, past whatever compresses.
+        target: BinaryIO = io.BytesIO() if self._layout.compressed else file
+        lines.to_frame().write_csv(target, include_header=False, quote_style="never")
+        if isinstance(target, io.BytesIO):
+            file.write(target.getbuffer())
 
     def _open(self, resource_type: str) -> str:
         """The name of the file of a type that has room."""
@@ -167,7 +174,7 @@ class NdjsonWriter:
         if not names or self._written[names[-1]] == self._layout.shard:
             number = "" if self._layout.shard is None else f".{len(names):03d}"
             name = f"{resource_type}{number}.ndjson{'.gz' if self._layout.compressed else ''}"
-            file = self._stack.enter_context((self._folder / name).open("wb", buffering=BUFFER))
+            file: BinaryIO = self._stack.enter_context((self._folder / name).open("wb", buffering=0))
             if self._layout.compressed:
                 # Without a name and a time in it, so that the bytes are the same at any time.
                 packed = gzip.GzipFile("", "wb", _FAST, file, mtime=0)

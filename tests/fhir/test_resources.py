@@ -6,16 +6,18 @@ import orjson
 import pytest
 
 from ehrsim.fhir import profiles
-from ehrsim.fhir.fragments import Labels, concept, encoded, fragment
+from ehrsim.fhir.fragments import Fragment, Labels, concept, fragment
 from ehrsim.fhir.reference_ranges import HIGH, RANGES, reference_range
-from ehrsim.fhir.resources import MAPPINGS, blood_pressure
+from ehrsim.fhir.resources import MAPPINGS, Event, blood_pressure
 from ehrsim.fhir.shapes import CODED, ENDED, IN_VISIT, NUMERIC, TEXT, TIMED, Shapes, may_hold_answer, pressure_shape
 from ehrsim.fhir.validation.in_full import problems_in_full
 from ehrsim.fhir.validation.rules import rules_of
 
 LABELS = Labels("urn:uuid:01234567-89ab-8def-8fed-cba987654321")
 UUID = "01234567-89ab-8def-8fed-cba987654321"
-START, END = "2015-03-04T10:20:30Z", "2015-03-06T10:20:30.250000Z"
+ID, START, END, TEXT_VALUE = (
+    fragment(text) for text in (UUID, "2015-03-04T10:20:30Z", "2015-03-06T10:20:30.250000Z", "some <text>")
+)
 SUBJECT, VISIT, PRACTITIONER = (
     fragment({"reference": f"{name}/{UUID}"}) for name in ("Patient", "Encounter", "Practitioner")
 )
@@ -36,37 +38,42 @@ CODES = {
 }
 
 
-ORDER, RESULTS, PERFORMER, AIMS = (
-    fragment([{"reference": f"{name}/{UUID}"}]) for name in ("ServiceRequest", "Observation", "Practitioner", "Goal")
+ORDER, RESULT, AIM, REASON, SPECIMEN, RESPONSE, TEAM = (
+    fragment({"reference": f"{name}/{UUID}"})
+    for name in (
+        *("ServiceRequest", "Observation", "Goal", "Condition", "Specimen", "QuestionnaireResponse", "CareTeam"),
+    )
 )
-SPECIMEN = fragment({"reference": f"Specimen/{UUID}"})
 JUDGED = {"interpretation": HIGH, "referenceRange": reference_range(RANGES["2085-9"])}
-ANSWERED = {"derivedFrom": fragment([{"reference": f"QuestionnaireResponse/{UUID}"}])}
 BEYOND = {
-    "medication": (PRACTITIONER, fragment([{"text": "Outpatient"}]), fragment([{"reference": f"Condition/{UUID}"}])),
-    "observation": (PERFORMER, ORDER, SPECIMEN, JUDGED, ANSWERED),
-    "panel": (RESULTS, ORDER, [SPECIMEN], PERFORMER),
-    "care_plan": (AIMS, fragment({"reference": f"CareTeam/{UUID}"})),
+    "medication": ("on-hold", PRACTITIONER, [{"text": "Outpatient"}], REASON),
+    "observation": (PRACTITIONER, ORDER, SPECIMEN, JUDGED, RESPONSE),
+    "panel": (RESULT, ORDER, SPECIMEN, PRACTITIONER),
+    "care_plan": (AIM, TEAM),
 }
 """What resources of a kind have beyond their event."""
 
 
 def _resource(kind: str, code: str, unit: str | None, form: int):
     shapes = Shapes(LABELS)
-    shape = shapes.shape(shapes.key(shapes.code_number(code, "a <display>"), shapes.unit_number(unit), form))
+    shape = shapes.shape(shapes.code_number(code, "a <display>"), shapes.unit_number(unit), form)
     assert shape.code.kind == kind
-    event = (
-        UUID,
+    answered = form & CODED and may_hold_answer(shape.code)
+    event = Event(
+        ID,
         shape,
         SUBJECT,
         VISIT if form & IN_VISIT else None,
         START if form & TIMED else None,
         END if form & ENDED else None,
-        7.25 if form & NUMERIC else None,
-        ANSWER if form & CODED and may_hold_answer(shape.code) else "some <text>" if form & (CODED | TEXT) else None,
-        BEYOND.get(kind),
+        Fragment("7.25") if form & NUMERIC else None,
+        TEXT_VALUE if form & (CODED | TEXT) and not answered else None,
+        ANSWER if answered else None,
     )
-    return orjson.loads(encoded(MAPPINGS[kind].build(event)))
+    beyond = BEYOND.get(kind, ())
+    if kind == "medication" and not form & TEXT:
+        beyond = (None, *beyond[1:])
+    return orjson.loads(orjson.dumps(MAPPINGS[kind].build(event, *beyond)))
 
 
 def test_every_mapping_is_tested():
@@ -158,8 +165,8 @@ def test_status_follows_from_the_end():
 
 @pytest.mark.parametrize("pressures", [(120, 80), (None, 80), (120, None)])
 def test_a_blood_pressure_has_two_components(pressures):
-    event = (UUID, pressure_shape(LABELS), SUBJECT, VISIT, START, None, None, None, (pressures, PERFORMER))
-    resource = orjson.loads(encoded(blood_pressure(event)))
+    event = Event(ID, pressure_shape(LABELS), SUBJECT, VISIT, START, None, None, None, None)
+    resource = orjson.loads(orjson.dumps(blood_pressure(event, *pressures, PRACTITIONER)))
     assert _problems(resource) == []
     found = [part.get("valueQuantity", {}).get("value") for part in resource["component"]]
     assert tuple(found) == pressures

@@ -94,14 +94,9 @@ def test_a_defect_is_refused_and_nothing_is_written(cohort, tmp_path, monkeypatc
 
 
 def test_a_reference_to_another_patient_is_refused(cohort, tmp_path, monkeypatch):
-    build, seen = MAPPINGS["condition"].build, []
-
-    def broken(event):
-        resource = build(event)
-        seen.append(resource["subject"])
-        return resource | {"subject": seen[0]}
-
-    monkeypatch.setitem(MAPPINGS, "condition", Mapping("Condition", broken))
+    export_fhir(cohort, tmp_path / "good", validate="none")
+    first = orjson.loads((tmp_path / "good" / "Patient.ndjson").read_bytes().splitlines()[0])["id"]
+    monkeypatch.setitem(MAPPINGS, "condition", changed(subject={"reference": f"Patient/{first}"}))
     with pytest.raises(GateError, match="of this patient"):
         export_fhir(cohort, tmp_path / "fhir", validate="fast")
 
