@@ -98,3 +98,36 @@ def test_a_line_of_the_layout_is_valid_whatever_byte_is_changed(place, byte):
     if fits(line):
         resource = orjson.loads(line)
         assert rules_of("6.1").problems(resource) == []
+
+
+NOTE = {
+    "resourceType": "DocumentReference",
+    "id": OWN,
+    "status": "current",
+    "type": {"text": "Note"},
+    "subject": {"reference": f"Patient/{PATIENT}"},
+    "content": [{"attachment": {"contentType": "text/plain", "data": "U1lOVEhFVElDIG5vdGU="}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "same_layout"),
+    [
+        (b"U1lOVEhFVElDIG1vdGU=", True),
+        (b"AAAAAAAAAAAAAAAAdGU=", True),
+        (b"U1lOVEhFVElDIG5vdGUx", False),
+        (b"U1lOVEhFVElDIG5vdA==", False),
+        (b"U1lOVEhFVElDIG5v=GU=", False),
+        (b"U1lOVEhFVEl-IG5vdGU=", False),
+        (b"U1lOVEhFVElD\nG5vdGU=", False),
+        (b'U1lOVEhFVElD"G5vdGU=', False),
+    ],
+)
+def test_whole_groups_of_base64_are_a_hole(data, same_layout):
+    line = encoded(NOTE)
+    layout = layout_of(line, rules_of("6.1"))
+    other = line.replace(b"U1lOVEhFVElDIG5vdGU=", data)
+    assert same(np.frombuffer(other, dtype=np.uint8)[None, :], layout).tolist() == [same_layout]
+    if same_layout:
+        assert masked(other) == masked(line)
+        assert rules_of("6.1").problems(orjson.loads(other)) == []
