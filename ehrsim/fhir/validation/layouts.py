@@ -5,7 +5,8 @@ there before. A layout is a line with holes in these places. Its first line is h
 line of that layout each byte outside the holes is the same, and those in the holes are hexadecimal digits of a UUID,
 a time of the calendar, digits of the `value` of a quantity or an identifier, or whole groups of the `data` of a base64
 text. No rule of the schema depends on which ones these are (ids, references, identifiers and base64 are of a lexical
-form, times have the same parts, values are numbers of any size), so what is true of the first line is true of all. That takes a microsecond a line instead of thirty.
+form, times have the same parts, values are numbers of any size), so what is true of the first line is true of all. That
+takes a microsecond a line instead of thirty.
 """
 
 from __future__ import annotations
