@@ -51,6 +51,14 @@ def test_a_script_prints_one_line_of_json_with_rates_machine_and_versions(name: 
 
 
 @pytest.mark.slow
+def test_memory_of_exports_is_that_of_the_process_that_exports() -> None:
+    command = [sys.executable, str(BENCHMARKS / "export_memory.py"), "--small"]
+    few, more = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["figures"]
+    assert 50 < few["peak_mb"] < 400
+    assert more["gigabytes"] > 1.5 * few["gigabytes"]
+
+
+@pytest.mark.slow
 def test_an_accelerator_is_measured_beside_the_limit_of_its_memory() -> None:
     command = [sys.executable, str(BENCHMARKS / "accelerator.py"), "--small", "--preset", "small", "--repeats", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
