@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ import polars as pl
 
 from ehrsim.errors import FormatError, InputError, UsageError
 from ehrsim.importers.deidentification import SAFE_HARBOR, Deidentifier, Policy, load_policy
-from ehrsim.importers.deidentification.discretion import DiscreetReport, discreet
+from ehrsim.importers.deidentification.discretion import DiscreetReport, discreetly
 from ehrsim.importers.report import ImportReport
 from ehrsim.importers.sink import write_batches
 from ehrsim.progress import Progress, silent
@@ -100,8 +99,8 @@ def import_events(
         return _import(source, out, format, None, held_out, overwrite, progress)
     policy = load_policy(deidentify) if deidentify is not None else None
     # That a path does not exist says no more than the caller did.
-    with discreet(source) if source.exists() and (format is None or _is_identified(format)) else nullcontext():
-        name = _name(source, format)
+    may_tell = not source.exists() or not (format is None or _is_identified(format))
+    name = _name(source, format) if may_tell else discreetly(source, lambda: _name(source, format))
     if policy is None and _is_identified(name):
         policy = load_policy(None)
     if policy is None:
@@ -109,8 +108,7 @@ def import_events(
             raise UsageError("a seed and a mapping are of de-identification", hint=f"add --deidentify {SAFE_HARBOR}")
         return _import(source, out, name, None, held_out, overwrite, progress)
     deidentifier = Deidentifier(policy, seed, Path(mapping) if mapping is not None else None)
-    with discreet(source):
-        return _import(source, out, name, deidentifier, held_out, overwrite, progress)
+    return discreetly(source, lambda: _import(source, out, name, deidentifier, held_out, overwrite, progress))
 
 
 def _is_identified(format: str) -> bool:

@@ -6,7 +6,7 @@ Fail closed: what no list names is not kept. `allowed.toml` is the built-in list
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -60,6 +60,7 @@ class Verdict(NamedTuple):
     reason: str | None = None
 
 
+@cache
 def built_in() -> Lists:
     """The built-in lists."""
     return msgspec.toml.decode(files(__package__).joinpath("allowed.toml").read_bytes(), type=Lists)

@@ -148,7 +148,7 @@ class Deidentifier:
             self._without_rare(frame), draws, pl.Series(common, dtype=pl.Date), self.policy.times, self._count_time
         )
         frame = _numbered_visits(frame, draws)
-        self._scan.check(frame.drop(events.DESCRIPTION))
+        self._scan.check(frame)
         self._disclosure.add(frame)
         self._subjects.append(frame["subject_id"].unique())
         return frame.select(*events.COLUMNS, events.DESCRIPTION)

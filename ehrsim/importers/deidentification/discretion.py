@@ -11,18 +11,21 @@ from __future__ import annotations
 import importlib.util
 import pkgutil
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from importlib.abc import InspectLoader
 from pathlib import Path
 from types import CodeType
+from typing import TypeVar
 
 import polars as pl
 
 from ehrsim import counts
 from ehrsim.errors import EhrsimError, InputError, MissingExtraError, UsageError
+from ehrsim.importers.deidentification.residual import IdentifierFound
 from ehrsim.importers.report import ImportReport
+
+Result = TypeVar("Result")
 
 WITHHELD = "…"
 _PACKAGES = ("ehrsim.importers", "ehrsim.events")
@@ -53,28 +56,26 @@ class DiscreetReport(ImportReport):
         counts.add(self.findings, without_values(what), count, "")
 
 
-@contextmanager
-def discreet(source: Path) -> Iterator[None]:
-    """Turn every error of reading `source` into one that says what is wrong where, and holds nothing of the source.
+def discreetly(source: Path, work: Callable[[], Result]) -> Result:
+    """The result of `work` on `source`; an error of it becomes one that says what is wrong where, without any value.
 
-    The new error has neither cause nor context: a traceback would print theirs. What is no `EhrsimError` becomes an
-    `InputError` with the place in the code alone.
+    The new error has neither cause nor context, since a traceback would print theirs: it is raised when the old one is
+    dealt with, which no context manager can do. What is no `EhrsimError` becomes an `InputError` with the place in the
+    code alone.
     """
-    replacement: EhrsimError | None = None
     try:
-        yield
-    except (UsageError, MissingExtraError):
+        return work()
+    except (UsageError, MissingExtraError, IdentifierFound):
         raise
     except EhrsimError as error:
         hint = without_values(_placed(error.hint, source)) if error.hint else None
-        replacement = type(error)(without_values(_placed(error.message, source)), hint=hint)
+        told = type(error)(without_values(_placed(error.message, source)), hint=hint)
     except (Exception, pl.exceptions.PanicException) as error:
-        replacement = InputError(
+        told = InputError(
             f"the source cannot be imported: {type(error).__name__} in {_where(error)}",
             hint="values are withheld; repeat it with --identified where they may be seen",
         )
-    if replacement is not None:
-        raise replacement
+    raise told
 
 
 def _placed(message: str, source: Path) -> str:

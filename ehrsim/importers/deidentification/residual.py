@@ -7,6 +7,7 @@ whose shape is known are not looked at: the allow-list has judged every characte
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 
@@ -23,6 +24,15 @@ _STREETS = "street|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|dr|court|c
 _YEAR, _DAY = r"(?:19|20)\d\d", r"(?:0?[1-9]|[12]\d|3[01])"
 
 SIGNS: dict[str, tuple[str, ...]] = {
+    "a UUID or hash": (
+        r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b",
+        r"\b(?=[0-9a-f]*\d)[0-9a-f]{24,}\b",
+    ),
+    "a hardware address": (r"\b(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}\b",),
+    "an account number": (
+        r"\b[A-Z]{2}\d{2}(?:\s?[A-Z0-9]{4}){3,7}\s?[A-Z0-9]{0,3}\b",
+        r"(?<!\d)(?:\d[ -]?){13,19}(?!\d)",
+    ),
     "an e-mail address": (r"[\w.+-]+\s?@\s?[\w-]+\.[\w.-]+",),
     "a web address": (
         r"(?:https?|ftp|file)://|\bwww\.\S",
@@ -32,7 +42,6 @@ SIGNS: dict[str, tuple[str, ...]] = {
         r"\b(?:\d{1,3}\.){3}\d{1,3}\b",
         r"\b(?:[0-9a-f]{1,4}:){3,7}[0-9a-f]{0,4}\b|::[0-9a-f]{1,4}\b",
     ),
-    "a hardware address": (r"\b(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}\b",),
     "a social security number": (r"(?<!\d)\d{3}[- ]\d{2}[- ]\d{4}(?!\d)", r"\bSSN\b"),
     "a telephone or fax number": (
         r"(?<![\d-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{2,4}\)\s?|\d{2,4}[ .-])\d{3,4}[ .-]\d{3,4}(?!\d)",
@@ -62,18 +71,10 @@ SIGNS: dict[str, tuple[str, ...]] = {
         r"\(01\)\d{14}",
         rf"\b(?:serial|SN|S/N|UDI|lot|device)\s*{_NUMBERED}(?=[\w-]*\d)[\w-]{{5,}}",
     ),
-    "an account number": (
-        r"\b[A-Z]{2}\d{2}(?:\s?[A-Z0-9]{4}){3,7}\s?[A-Z0-9]{0,3}\b",
-        r"(?<!\d)(?:\d[ -]?){13,19}(?!\d)",
-    ),
     "a long number": (r"(?<![\d.])\d{7,}(?![\d.])",),
     "a ZIP code or street": (
         r"(?<!\d)\d{5}-\d{4}(?!\d)|\b[A-Z]{2}\s\d{5}\b",
         rf"\b\d{{1,5}}\s+(?:\w+\s){{1,3}}(?:{_STREETS})\b|\bP\.?\s?O\.?\s?Box\b",
-    ),
-    "a UUID or hash": (
-        r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b",
-        r"\b(?=[0-9a-f]*\d)[0-9a-f]{24,}\b",
     ),
     "a reference to a record": (r"\b(?:Patient|Practitioner|RelatedPerson|Person|Encounter)/[\w.-]+",),
     "a picture, recording or fingerprint": (
@@ -86,7 +87,7 @@ SIGNS: dict[str, tuple[str, ...]] = {
         r"\b[A-Z][\w'-]+,?\s+(?:MD|RN|PhD|DO|NP)\b",
     ),
 }
-"""What each kind of identifier looks like. Upper and lower case are one, but for names and coded numbers."""
+"""What each kind of identifier looks like, the narrower kinds first. Upper and lower case are one, but for `_CASED`."""
 _CASED = ("a name with a title", "a vehicle or its plate", "an account number")
 _LETTERS = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 
@@ -94,6 +95,15 @@ _LETTERS = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 class _Names(msgspec.Struct, forbid_unknown_fields=True):
     given: list[str]
     family: list[str]
+
+
+class IdentifierFound(InputError):
+    """A de-identified result that still holds what looks like an identifier; the message says which kind, and where."""
+
+
+@cache
+def _names() -> _Names:
+    return msgspec.toml.decode(files(__package__).joinpath("names.toml").read_bytes(), type=_Names)
 
 
 class Scan:
@@ -104,7 +114,7 @@ class Scan:
         self._signs = {
             what: re.compile("|".join(signs), 0 if what in _CASED else re.IGNORECASE) for what, signs in SIGNS.items()
         }
-        names = msgspec.toml.decode(files(__package__).joinpath("names.toml").read_bytes(), type=_Names)
+        names = _names()
         self._given, self._family = frozenset(names.given), frozenset(names.family)
         self.texts = 0
 
@@ -123,21 +133,23 @@ class Scan:
         )
 
     def check(self, events: pl.DataFrame) -> None:
-        """Raise `InputError` where a text of events looks like an identifier; the message does not hold the text."""
-        for column in ("code", "text_value", "unit", "description"):
-            if column not in events.columns:
-                continue
+        """Raise `IdentifierFound` where a text of events looks like an identifier; the message does not hold it."""
+        for column in ("code", "text_value", "unit"):
             texts = [text for text in events[column].drop_nulls().unique() if not self._is_known(column, text)]
             self.texts += len(texts)
-            kinds = sorted({kind for text in texts if (kind := self.looks_like(text)) is not None})
-            if kinds:
-                number = sum(self.looks_like(text) is not None for text in texts)
-                raise InputError(
-                    f"de-identification left {number:,} texts in column {column} that look like {', '.join(kinds)}",
+            found = {text: kind for text in texts if (kind := self.looks_like(text)) is not None}
+            if found:
+                kinds = ", ".join(sorted(set(found.values())))
+                raise IdentifierFound(
+                    f"de-identification left {len(found):,} texts in column {column} that look like {kinds}"
+                    + self._beside(events.filter(pl.col(column).is_in(list(found)))["code"]),
                     hint="nothing was written; take back what the policy allows beyond the built-in lists",
                 )
 
+    def _beside(self, codes: pl.Series) -> str:
+        """The first code of these that may be told."""
+        told = sorted(code for code in codes.unique() if self._allowed.is_trusted(code))
+        return f", the first with code {told[0]}" if told else ""
+
     def _is_known(self, column: str, text: str) -> bool:
-        if column == "unit":
-            return text in self._allowed.units
-        return column != "description" and self._allowed.is_trusted(text)
+        return text in self._allowed.units if column == "unit" else self._allowed.is_trusted(text)
