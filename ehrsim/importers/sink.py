@@ -107,7 +107,11 @@ def _spill_gathered(gathered: list[pl.DataFrame], folder: Path, parts: list[list
 def _study(parts: list[list[Path]], report: ImportReport, deidentifier: Deidentifier, progress: Progress) -> None:
     """Show every part to the de-identification before any is written, and bring the source's splits to its ids."""
     for index, part in enumerate(parts):
-        deidentifier.study(_part(part).collect())
+        studied = deidentifier.study(_part(part).collect())
+        for path in part:
+            path.unlink()
+        studied.write_parquet(part[0], compression="lz4")
+        parts[index] = part[:1]
         progress("study", index + 1, len(parts), "parts")
     report.tables.splits = deidentifier.splits(report.tables.splits)
     # What the source calls its codes has been judged event by event; its table of codes may hold anything.

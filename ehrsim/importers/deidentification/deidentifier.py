@@ -1,8 +1,8 @@
-"""The de-identification of one import: three steps that the writer of events calls in turn.
+"""The de-identification of one import: steps that the writer of events calls in turn.
 
 `screen` judges each batch by itself, so that nothing but allowed codes, texts and units, and no id of the source, ever
-reaches the disk. `study` sees every part of whole subjects once and learns what is rare. `finish` then gives each part
-its final form, and `conclude` the report.
+reaches the disk. `study` gives every part of whole subjects its new times, and learns what is rare. `finish` then gives
+each part its final form, and `conclude` the report.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Deidentifier:
         """The allowed part of a batch of events, under pseudonyms; times are not changed yet."""
         frame = frame.with_columns(self.pseudonyms.subjects(frame["subject_id"]).alias("subject_id"))
         frame = self._units(self._texts(self._allowed_codes(frame)))
+        ends = frame.filter(pl.col("code") == codes.OBSERVATION_END).select("subject_id", day=pl.col("time").dt.date())
+        self._ends.update(ends.unique()["day"].drop_nulls().to_list())
         return self._numbers(self._described(frame))
 
     def _allowed_codes(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -127,31 +129,29 @@ class Deidentifier:
 
     # Parts
 
-    def study(self, frame: pl.DataFrame) -> None:
-        """Learn from a part of whole subjects which codes and answers are rare, and when records end together."""
+    def study(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """A part of whole subjects with its new times, from which it is learnt which codes and answers are rare."""
+        draws = self.pseudonyms.draws(frame["subject_id"].unique().sort())
+        common = [day for day, count in self._ends.items() if count >= self.policy.min_patients]
+        ends = pl.Series(common, dtype=pl.Date)
+        frame = deidentify_times(frame, draws, ends, self.policy.times, self._count_time)
+        frame = _numbered_visits(frame, draws)
         rolled = [code for code in frame["code"].unique() if self._may_be_rare(code)]
         self._codes.add(frame.filter(pl.col("code").is_in(rolled)).select("subject_id", value="code"))
-        answered = frame.drop_nulls("text_value").select("subject_id", value=_answer())
-        self._answers.add(answered)
-        ends = frame.filter(pl.col("code") == codes.OBSERVATION_END).select("subject_id", day=pl.col("time").dt.date())
-        self._ends.update(ends.unique()["day"].drop_nulls().to_list())
+        self._answers.add(frame.drop_nulls("text_value").select("subject_id", value=_answer()))
+        return frame.select(*events.COLUMNS, events.DESCRIPTION)
 
     @staticmethod
     def _may_be_rare(code: str) -> bool:
         return code not in ALWAYS and codes.parse(code).kind not in _COMMON_KINDS
 
     def finish(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """A part of whole subjects in its final form, unsorted; raises `InputError` if it still holds identifiers."""
-        draws = self.pseudonyms.draws(frame["subject_id"].unique().sort())
-        common = [day for day, count in self._ends.items() if count >= self.policy.min_patients]
-        frame = deidentify_times(
-            self._without_rare(frame), draws, pl.Series(common, dtype=pl.Date), self.policy.times, self._count_time
-        )
-        frame = _numbered_visits(frame, draws)
+        """A studied part in its final form, unsorted; raises `IdentifierFound` if it still holds identifiers."""
+        frame = self._without_rare(frame)
         self._scan.check(frame)
         self._disclosure.add(frame)
         self._subjects.append(frame["subject_id"].unique())
-        return frame.select(*events.COLUMNS, events.DESCRIPTION)
+        return frame
 
     def _count_time(self, reason: str, count: int) -> None:
         (self.report.drop if reason.endswith("left out") else self.report.change)(reason, count)

@@ -39,7 +39,9 @@ def deidentify_times(
     events = _births(events, spans, times, count)
     if times.mode == "keep":
         return events
-    shifted = events.join(spans.select("subject_id", shift=_shift(times)), on="subject_id", how="left")
+    shifted = events.join(
+        spans.select("subject_id", shift=_shift(times)), on="subject_id", how="left", maintain_order="left"
+    )
     days = pl.duration(days="shift")
     return shifted.with_columns(pl.col("time", "end_time") + days).drop("shift")
 
@@ -60,7 +62,7 @@ def _end_early(events: pl.DataFrame, draws: pl.DataFrame, common_ends: pl.Series
         .join(draws.select("subject_id", early=pl.col("end") % DAYS_OF_YEAR), on="subject_id")
     )
     cut = pl.max_horizontal(pl.col("end") - pl.duration(days="early"), "first")
-    events = events.join(cuts.select("subject_id", cut=cut), on="subject_id", how="left")
+    events = events.join(cuts.select("subject_id", cut=cut), on="subject_id", how="left", maintain_order="left")
     late = (_time > pl.col("cut")) & ~_is_end & ~_is_birth
     count("event in the last year before a common end of follow-up left out", _true(events, late))
     over = pl.col("end_time") > pl.col("cut")
@@ -81,7 +83,7 @@ def _spans(events: pl.DataFrame, draws: pl.DataFrame) -> pl.DataFrame:
         birth=_time.filter(_is_birth).min(), first=_time.filter(~_is_birth).min(), last=_time.max()
     )
     spans = spans.with_columns(first=pl.coalesce("first", "birth"))
-    return spans.join(draws, on="subject_id", how="left")
+    return spans.join(draws, on="subject_id", how="left", maintain_order="left")
 
 
 def _births(events: pl.DataFrame, spans: pl.DataFrame, times: Times, count: CountChange) -> pl.DataFrame:
@@ -99,7 +101,7 @@ def _births(events: pl.DataFrame, spans: pl.DataFrame, times: Times, count: Coun
         is_old=is_old & usable,
         born=pl.when(usable).then(pl.when(is_old).then(limit).otherwise(born)),
     )
-    events = events.join(places, on="subject_id", how="left")
+    events = events.join(places, on="subject_id", how="left", maintain_order="left")
     unusable = _is_birth & pl.col("born").is_null()
     count(f"birth more than {IMPLAUSIBLE_AGE} years before the first event left out", _true(events, unusable))
     repeated = _is_birth & ~pl.struct("subject_id", "code").is_first_distinct()

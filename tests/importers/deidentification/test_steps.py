@@ -451,6 +451,16 @@ def test_rare_answers_go(deidentify):
     assert report.changed["answer of too few patients removed"] == 3
 
 
+def test_what_a_cut_makes_rare_goes_too(deidentify):
+    """A code that enough have only in the months before the common end, which are cut off at random."""
+    rows = everybody(40) + [row(subject, datetime(2016, 6, 30), END) for subject in range(1, 41)]
+    rows += [row(subject, datetime(2016, 6, 29), "SNOMED//22298006") for subject in range(1, 12)]
+    frame, report = deidentify(rows)
+    assert report.dropped["event in the last year before a common end of follow-up left out"] >= 11
+    patients = frame.group_by("code").agg(pl.col("subject_id").n_unique())["subject_id"]
+    assert patients.min() >= 11
+
+
 # The last look
 
 
