@@ -107,6 +107,8 @@ def import_events(
         if seed is not None or mapping is not None:
             raise UsageError("a seed and a mapping are of de-identification", hint=f"add --deidentify {SAFE_HARBOR}")
         return _import(source, out, name, None, held_out, overwrite, progress)
+    if mapping is not None and Path(mapping).resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"the mapping {mapping} lies in {out}", hint="keep it apart from what may be handed on")
     deidentifier = Deidentifier(policy, seed, Path(mapping) if mapping is not None else None)
     return discreetly(source, lambda: _import(source, out, name, deidentifier, held_out, overwrite, progress))
 

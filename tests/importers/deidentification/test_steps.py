@@ -246,6 +246,8 @@ def test_the_mapping_is_written_only_when_asked_for(deidentify, tmp_path):
     assert mapping.stat().st_mode & 0o077 == 0
     with pytest.raises(UsageError, match="exists already"):
         deidentify(everybody(), mapping=mapping)
+    with pytest.raises(UsageError, match="keep it apart"):
+        import_events(tmp_path / "1.parquet", tmp_path / "o", deidentify=Policy(), mapping=tmp_path / "o" / "m.csv")
 
 
 def test_splits_of_the_source_follow_their_subjects(tmp_path):
