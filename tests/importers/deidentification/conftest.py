@@ -167,7 +167,7 @@ class Trace(NamedTuple):
 
 
 def _holds(text: str, needle: str) -> bool:
-    """Whether a text holds a needle; one of five digits only where no digit stands beside it, nor as a count of JSON."""
+    """Whether a text holds a needle; one of five digits only where it stands alone and is no count of JSON."""
     if needle not in text:
         return False
     return len(needle) > 5 or re.search(rf"(?<![\d.])(?<!\": ){re.escape(needle)}(?![\d.])", text) is not None
