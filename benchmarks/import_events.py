@@ -53,7 +53,9 @@ def main() -> None:
         for name in options.formats:
             source = SOURCES[name](Path(folder), patients)
             size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
-            imported = partial(ehrsim.import_events, source, Path(folder) / "imported", format=name, overwrite=True)
+            imported = partial(
+                ehrsim.import_events, source, Path(folder) / "imported", format=name, identified=True, overwrite=True
+            )
             runs = [timed(imported) for _ in range(options.repeats)]
             counts = {"events": runs[-1][0].events, "bytes": size}
             figures[name] = rates(counts, [taken for _, taken in runs])

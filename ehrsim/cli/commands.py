@@ -48,9 +48,25 @@ def import_(
     ] = None,
     out: Annotated[Path, Parameter(help="Folder to write the events to, as a MEDS data set.")],
     held_out: Annotated[float, Parameter(help="Share of the training patients to hold out for tests.")] = 0.0,
+    identified: Annotated[
+        bool, Parameter(negative=(), help="Leave the data as they are, with whatever identifies people.")
+    ] = False,
+    deidentify: Annotated[
+        str | None,
+        Parameter(
+            help="Policy to de-identify by: safe-harbor (of FHIR, OMOP and MIMIC without asking), or a TOML file."
+        ),
+    ] = None,
+    seed: Annotated[
+        str | None,
+        Parameter(help="Seed of ids and shifts in time, as secret as the source; drawn and forgotten if not given."),
+    ] = None,
+    mapping: Annotated[Path | None, Parameter(help="CSV file to write which id became which to.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Import event data, and report what was read, changed, skipped and found.
+
+    FHIR, OMOP and MIMIC sources are de-identified, unless --identified says that they may stay as they are.
 
     Example:
         ehrsim import population --out events --held-out 0.1
@@ -59,7 +75,18 @@ def import_(
     from ehrsim.importers import import_events
 
     with bars() as progress:
-        report = import_events(source, out, format=from_, held_out=held_out, overwrite=overwrite, progress=progress)
+        report = import_events(
+            source,
+            out,
+            format=from_,
+            held_out=held_out,
+            identified=identified,
+            deidentify=deidentify,
+            seed=seed,
+            mapping=mapping,
+            overwrite=overwrite,
+            progress=progress,
+        )
     print("\n".join(report.lines()))
     print(f"events and their report (metadata/import.json) are in {out}")
 

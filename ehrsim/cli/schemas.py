@@ -21,6 +21,7 @@ def _of(model: Any) -> Callable[[], dict[str, Any]]:
 def registry() -> dict[str, Callable[[], dict[str, Any]]]:
     """Name of each schema file, and the function that gives its schema."""
     from ehrsim.fhir.cds_requests import request_schema
+    from ehrsim.importers.deidentification import Policy
     from ehrsim.importers.report import ImportReport
     from ehrsim.importers.table import mapping_schema
     from ehrsim.models.gan import GANConfig
@@ -31,6 +32,7 @@ def registry() -> dict[str, Callable[[], dict[str, Any]]]:
 
     return {
         "cds-hooks-request": request_schema,
+        "deidentification-policy": _of(Policy),
         "gan-config": _of(GANConfig),
         "import-report": _of(ImportReport),
         "reference-specification": specification_schema,

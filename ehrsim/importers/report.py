@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from ehrsim import counts
+from ehrsim.importers.deidentification.report import DeidentificationReport
 
 
 @dataclass
@@ -42,6 +43,8 @@ class ImportReport(msgspec.Struct, dict=True):
     changed: counts.Counts = {}
     findings: counts.Counts = {}
     splits: dict[str, int] = {}
+    deidentification: DeidentificationReport | None = None
+    """What was done so that nobody is identified; null for an import that leaves the data as they are."""
 
     @cached_property
     def tables(self) -> SourceTables:
@@ -81,7 +84,7 @@ class ImportReport(msgspec.Struct, dict=True):
             lines.append(f"{title}: " + ", ".join(f"{name} {count:,}" for name, count in ordered))
         for title, group in (("skipped", self.skipped), ("changed", self.changed), ("found", self.findings)):
             lines += counts.lines(title, group)
-        return lines
+        return lines + (self.deidentification.lines() if self.deidentification else [])
 
 
 def name_of(source: Path) -> str:

@@ -19,6 +19,7 @@ from ehrsim import codes, events
 from ehrsim.errors import InputError
 from ehrsim.events import EventWriter
 from ehrsim.importers.canonical import canonical
+from ehrsim.importers.deidentification import Deidentifier
 from ehrsim.importers.report import ImportReport
 from ehrsim.progress import Progress
 
@@ -35,21 +36,26 @@ def write_batches(
     held_out: float,
     overwrite: bool,
     progress: Progress,
+    deidentifier: Deidentifier | None = None,
 ) -> None:
-    """Consume `batches` into the MEDS data set `out`, completing `report`.
+    """Consume `batches` into the MEDS data set `out`, completing `report`; `deidentifier` takes out what identifies.
 
     Raises `InputError` if not one event came out: an empty data set helps nobody.
     """
     dataset = {"dataset_name": report.source, "etl_name": f"ehrsim import --from {report.format}"}
     with events.event_writer(out, dataset, overwrite=overwrite) as writer:
         with tempfile.TemporaryDirectory(prefix="ehrsim-", dir=out.parent) as spill:
-            parts = _spill(batches, Path(spill), report, progress)
+            parts = _spill(batches, Path(spill), report, progress, deidentifier)
+            if deidentifier is not None:
+                _study(parts, report, deidentifier, progress)
             for index, part in enumerate(parts):
-                _write_part(part, writer, report, held_out)
+                _write_part(part, writer, report, held_out, deidentifier)
                 progress("sort", index + 1, len(parts), "parts")
         if not writer.events:
             raise InputError(f"{report.source} holds no usable event", hint=_why(report))
         report.events, report.subjects = writer.events, writer.subjects
+        if deidentifier is not None:
+            report.deidentification = deidentifier.conclude()
         writer.add_codes(report.tables.codes)
         path = writer.metadata_path("import.json")
         path.write_bytes(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2))
@@ -60,13 +66,21 @@ def _why(report: ImportReport) -> str:
     return "; ".join(reasons[:3]) or f"no {report.format} records in it"
 
 
-def _spill(batches: Iterator[pl.DataFrame], folder: Path, report: ImportReport, progress: Progress) -> list[list[Path]]:
+def _spill(
+    batches: Iterator[pl.DataFrame],
+    folder: Path,
+    report: ImportReport,
+    progress: Progress,
+    deidentifier: Deidentifier | None,
+) -> list[list[Path]]:
     """Write batches to part files by subject; returns the files of each non-empty part."""
     parts: list[list[Path]] = [[] for _ in range(PARTS)]
     gathered: list[pl.DataFrame] = []
     rows = total = 0
     for batch in batches:
         frame = canonical(events.conform(batch), report)
+        if deidentifier is not None:
+            frame = deidentifier.screen(frame)
         gathered.append(frame)
         rows += frame.height
         total += frame.height
@@ -90,9 +104,32 @@ def _spill_gathered(gathered: list[pl.DataFrame], folder: Path, parts: list[list
         parts[part].append(path)
 
 
-def _write_part(files: list[Path], writer: EventWriter, report: ImportReport, held_out: float) -> None:
+def _study(parts: list[list[Path]], report: ImportReport, deidentifier: Deidentifier, progress: Progress) -> None:
+    """Show every part to the de-identification before any is written, and bring the source's splits to its ids."""
+    for index, part in enumerate(parts):
+        studied = deidentifier.study(_part(part).collect())
+        for path in part:
+            path.unlink()
+        studied.write_parquet(part[0], compression="lz4")
+        parts[index] = part[:1]
+        progress("study", index + 1, len(parts), "parts")
+    report.tables.splits = deidentifier.splits(report.tables.splits)
+    # What the source calls its codes has been judged event by event; its table of codes may hold anything.
+    report.tables.codes.clear()
+
+
+def _part(files: list[Path]) -> pl.LazyFrame:
+    return pl.concat([pl.scan_parquet(path) for path in files], how="diagonal")
+
+
+def _write_part(
+    files: list[Path], writer: EventWriter, report: ImportReport, held_out: float, deidentifier: Deidentifier | None
+) -> None:
     """Sort, check and write the subjects of one part, split by split."""
-    frame = events.sort(pl.concat([pl.scan_parquet(path) for path in files], how="diagonal")).collect()
+    part = _part(files)
+    if deidentifier is not None:
+        part = deidentifier.finish(part.collect()).lazy()
+    frame = events.sort(part).collect()
     for problem in events.validate(frame.lazy()):
         report.find(problem.name, problem.rows, problem.example)
     _count_codes(frame, report)

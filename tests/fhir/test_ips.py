@@ -232,7 +232,7 @@ def _claims(resource: dict) -> set[str]:
 def test_an_imported_summary_has_no_events_of_what_is_absent(tmp_path):
     record = _record((EARLY, "GENDER//male", {}), (LATE, "LOINC//4548-4", {"numeric_value": 7, "unit": "%"}))
     export_fhir(record, tmp_path / "ips", format="ips")
-    report = import_events(tmp_path / "ips", tmp_path / "events")
+    report = import_events(tmp_path / "ips", tmp_path / "events", identified=True)
     assert set(ehrsim.read_events(tmp_path / "events").collect()["code"]) == {"GENDER//male", "LOINC//4548-4"}
     assert sum(count.count for reason, count in report.skipped.items() if "says that there is none" in reason) == 3
 

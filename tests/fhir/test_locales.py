@@ -199,7 +199,7 @@ def test_patients_speak_what_the_events_say_else_the_language_of_their_country(r
 def test_what_a_locale_carries_comes_back(name, population, tmp_path):
     table = population.filter(pl.col("subject_id") < 6)
     export_fhir(table, tmp_path / "fhir", locale=name)
-    import_events(tmp_path / "fhir", tmp_path / "events")
+    import_events(tmp_path / "fhir", tmp_path / "events", identified=True)
     back = events.sort(events.read_events(tmp_path / "events").select(list(events.SCHEMA))).collect()
     kept = table.lazy().select(list(events.SCHEMA))
     if name != "us":

@@ -15,7 +15,7 @@ COLUMNS = list(events.SCHEMA)
 
 def _round_trip(table: pl.DataFrame, folder: Path, format: str = "ndjson") -> pl.DataFrame:
     export_fhir(table, folder / "fhir", format=format, overwrite=True)
-    import_events(folder / "fhir", folder / "events", overwrite=True)
+    import_events(folder / "fhir", folder / "events", identified=True, overwrite=True)
     return events.sort(ehrsim.read_events(folder / "events").select(COLUMNS)).collect()
 
 

@@ -40,7 +40,7 @@ def run_import(tmp_path: Path) -> RunImport:
     def run(source: Path, format: str, **options: Any) -> tuple[pl.DataFrame, ImportReport]:
         out = tmp_path / "out" / str(len(list(tmp_path.glob("out/*"))))
         out.parent.mkdir(exist_ok=True)
-        report = import_events(source, out, format=format, **options)
+        report = import_events(source, out, format=format, identified=True, **options)
         return events.sort(events.read_events(out)).collect(), report
 
     return run

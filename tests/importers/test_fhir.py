@@ -67,7 +67,7 @@ def read(tmp_path):
             (folder / "all.ndjson").write_bytes(lines(*resources))
         for name, content in files.items():
             (folder / name).write_bytes(content)
-        report = import_events(folder, tmp_path / "out", format="fhir", overwrite=True)
+        report = import_events(folder, tmp_path / "out", format="fhir", identified=True, overwrite=True)
         frame = events.sort(events.read_events(tmp_path / "out")).collect()
         facts = pl.col("code").is_in([codes.BIRTH, "GENDER//female"])
         return frame.filter(~facts).to_dicts(), report
@@ -192,7 +192,7 @@ def test_time_of_birth_and_death(tmp_path):
     }
     born = patient(_birthDate={"extension": [shadow]}, deceasedDateTime="2020-01-02T03:04:05Z")
     (tmp_path / "a.ndjson").write_bytes(lines(born))
-    import_events(tmp_path / "a.ndjson", tmp_path / "out")
+    import_events(tmp_path / "a.ndjson", tmp_path / "out", identified=True)
     times = {row["code"]: row["time"] for row in events.read_events(tmp_path / "out").collect().to_dicts()}
     assert times == {
         "GENDER//female": None,

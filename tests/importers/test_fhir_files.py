@@ -65,7 +65,7 @@ def test_every_form_of_file_gives_the_same_events(name, tmp_path):
     path = tmp_path / name
     path.write_bytes(BODIES[name]([CONDITION, OBSERVATION, ENCOUNTER, PATIENT]))
     assert detect(path) == "fhir"
-    report = import_events(path, tmp_path / "out")
+    report = import_events(path, tmp_path / "out", identified=True)
     assert (report.files, report.rows, report.events, report.subjects) == (1, 4, 6, 1)
     assert report.kinds == dict.fromkeys(("birth", "gender", "visit_start", "visit_end", "condition", "observation"), 1)
     assert not report.skipped
@@ -81,7 +81,7 @@ def test_single_resources_in_nested_folders_with_manifest_and_log_beside_them(tm
     }.items():
         (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "source" / name).write_text(content)
-    report = import_events(tmp_path / "source", tmp_path / "out")
+    report = import_events(tmp_path / "source", tmp_path / "out", identified=True)
     assert (report.files, report.rows, report.events) == (2, 2, 3)
     assert report.findings["file that holds no FHIR data"].count == 3
 
@@ -123,7 +123,7 @@ def test_unreadable_file_is_one_error_that_names_it(name, as_folder, tmp_path):
     if as_folder:
         (source / "whole.ndjson").write_bytes(WHOLE)
     with pytest.raises(InputError, match=file) as refused:
-        import_events(source if as_folder else source / file, tmp_path / "out" / "events")
+        import_events(source if as_folder else source / file, tmp_path / "out" / "events", identified=True)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not list((tmp_path / "out").glob("*"))
@@ -134,7 +134,7 @@ def test_line_longer_than_the_limit_is_refused_without_reading_it_whole(tmp_path
     long = b'{"resourceType": "Observation", "note": "' + b"x" * 5000 + b'"}\n'
     (tmp_path / "a.ndjson").write_bytes(WHOLE + long)
     with pytest.raises(InputError, match=r"a\.ndjson line 4 is longer than 2,000 bytes"):
-        import_events(tmp_path / "a.ndjson", tmp_path / "out")
+        import_events(tmp_path / "a.ndjson", tmp_path / "out", identified=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -142,7 +142,7 @@ def test_document_larger_than_the_limit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "LARGEST_DOCUMENT", 100)
     (tmp_path / "a.json").write_bytes(json.dumps(bundle(PATIENT, CONDITION)).encode())
     with pytest.raises(InputError, match=r"a\.json is longer than 100 bytes"):
-        import_events(tmp_path / "a.json", tmp_path / "out")
+        import_events(tmp_path / "a.json", tmp_path / "out", identified=True)
 
 
 @pytest.mark.parametrize(("files", "message"), [({}, "source"), ({"a.png": IMAGE, "b.jpg": IMAGE}, "source")])
@@ -152,14 +152,14 @@ def test_folder_without_fhir_is_refused(files, message, tmp_path):
     for name, content in files.items():
         (source / name).write_bytes(content)
     with pytest.raises(FormatError, match=message):
-        import_events(source, tmp_path / "out")
+        import_events(source, tmp_path / "out", identified=True)
     with pytest.raises(FormatError, match="holds no FHIR file"):
-        import_events(source, tmp_path / "out", format="fhir")
+        import_events(source, tmp_path / "out", format="fhir", identified=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_source_of_other_resources_only_says_that_it_holds_no_event(tmp_path):
     (tmp_path / "a.ndjson").write_bytes(lines({"resourceType": "Organization", "id": "o"}))
     with pytest.raises(InputError, match="no usable event"):
-        import_events(tmp_path / "a.ndjson", tmp_path / "out")
+        import_events(tmp_path / "a.ndjson", tmp_path / "out", identified=True)
     assert not (tmp_path / "out").exists()

@@ -80,7 +80,7 @@ def imported(samples, tmp_path_factory):
     def import_sample(name):
         if name not in done:
             out = tmp_path_factory.mktemp("fhir") / name
-            report = import_events(samples / name, out)
+            report = import_events(samples / name, out, identified=True)
             done[name] = report, ehrsim.events.read_events(out).collect()
         return done[name]
 
@@ -203,7 +203,7 @@ def test_medication_that_is_a_reference_takes_the_code_of_its_medication(samples
             medication = {"resourceType": "Medication", "id": number, "code": orjson.loads(concept)}
             medications.write(orjson.dumps(medication) + b"\n")
     (tmp_path / "Patient.ndjson.gz").write_bytes((samples / NDJSON / "Patient.ndjson.gz").read_bytes())
-    report = import_events(tmp_path, tmp_path / "out")
+    report = import_events(tmp_path, tmp_path / "out", identified=True)
     events = ehrsim.events.read_events(tmp_path / "out").collect()
     drugs_of = [table.filter(pl.col("code").str.starts_with("RxNorm//")) for table in (events, expected)]
     assert report.skipped == {}

@@ -81,8 +81,8 @@ def test_a_duckdb_file_of_the_tables_is_imported_like_the_folder(tmp_path):
         connection.execute(ddl())
         for name in TABLES:
             connection.execute(f"insert into {name} by name from '{tmp_path}/omop/{name}.parquet'")
-    import_events(tmp_path / "cdm.duckdb", tmp_path / "one")
-    import_events(tmp_path / "omop", tmp_path / "two")
+    import_events(tmp_path / "cdm.duckdb", tmp_path / "one", identified=True)
+    import_events(tmp_path / "omop", tmp_path / "two", identified=True)
     one, two = (ehrsim.read_events(tmp_path / name).collect() for name in ("one", "two"))
     assert one.equals(two)
 

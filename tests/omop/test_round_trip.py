@@ -180,7 +180,7 @@ def test_what_is_carried_comes_back(format, rows, tmp_path):
     expected = frame_of(carried(table.to_dicts()))
     if expected.is_empty():
         return
-    import_events(tmp_path / "omop", tmp_path / "events", format="omop", overwrite=True)
+    import_events(tmp_path / "omop", tmp_path / "events", format="omop", identified=True, overwrite=True)
     back = events.sort(ehrsim.read_events(tmp_path / "events").select(COLUMNS)).collect()
     assert back.rows() == expected.rows()
 
@@ -199,7 +199,7 @@ def _race_words(table: pl.DataFrame) -> dict[str, str]:
 def _assert_comes_back(table: pl.DataFrame, folder) -> None:
     table = events.sort(_normal(table).lazy()).collect()
     export_omop(table, folder / "omop")
-    import_events(folder / "omop", folder / "events", format="omop")
+    import_events(folder / "omop", folder / "events", format="omop", identified=True)
     back = events.sort(ehrsim.read_events(folder / "events").select(COLUMNS)).collect()
     expected = frame_of(carried(table.to_dicts()))
     assert back.equals(expected)
@@ -212,7 +212,7 @@ def test_the_reference_population_comes_back(tmp_path):
 def test_descriptions_come_back(tmp_path):
     table = reference.population(5, seed=6)
     export_omop(table, tmp_path / "omop")
-    import_events(tmp_path / "omop", tmp_path / "events")
+    import_events(tmp_path / "omop", tmp_path / "events", identified=True)
     told = dict(events.read_codes(tmp_path / "events").select("code", "description").drop_nulls().iter_rows())
     known = dict(table.select("code", "description").drop_nulls().unique().iter_rows())
     stand_in_tables = {code for code in known if codes.parse(code).kind not in ("gender", "race", "ethnicity")}
