@@ -26,6 +26,7 @@ def registry() -> dict[str, Callable[[], dict[str, Any]]]:
     from ehrsim.models.gan import GANConfig
     from ehrsim.models.vae import VAEConfig
     from ehrsim.optimisation import TrainingConfig
+    from ehrsim.quality import Library
     from ehrsim.reference import specification_schema
     from ehrsim.runs import RunConfig
 
@@ -33,6 +34,7 @@ def registry() -> dict[str, Callable[[], dict[str, Any]]]:
         "cds-hooks-request": request_schema,
         "gan-config": _of(GANConfig),
         "import-report": _of(ImportReport),
+        "quality-measures": _of(Library),
         "reference-specification": specification_schema,
         "run-config": _of(RunConfig),
         "table-mapping": mapping_schema,

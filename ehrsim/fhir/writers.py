@@ -6,7 +6,7 @@ import gzip
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -27,6 +27,10 @@ Format = Literal["ndjson", "transaction", "batch", "collection", "ips"]
 SHARED_TYPES = ("Organization", "Location", "Practitioner", "PractitionerRole")
 """Types of resources that patients share."""
 FINANCIAL_TYPES = ("Coverage", "Claim", "ExplanationOfBenefit")
+COHORT_TYPES = ("Group", "Measure", "MeasureReport")
+"""Types of resources that say something of all patients together."""
+ON_REQUEST = frozenset((*FINANCIAL_TYPES, *COHORT_TYPES))
+"""Types that are written where they are asked for."""
 TYPES = (
     "Patient",
     "RelatedPerson",
@@ -55,6 +59,7 @@ TYPES = (
     "DocumentReference",
     *FINANCIAL_TYPES,
     "Provenance",
+    *COHORT_TYPES,
     *SHARED_TYPES,
 )
 """All types of resources, in an order in which none refers to a later one but for those that patients share."""
@@ -68,6 +73,10 @@ ALWAYS = frozenset(("Patient", "Provenance", *SHARED_TYPES)) - {"PractitionerRol
 BUFFER = 1 << 18
 SHARED_FILE = "shared.json"
 """The bundle that is to be uploaded before those of patients."""
+COHORT_FILE = "cohort"
+"""Name of the bundles on all patients together, which are to be uploaded after those of patients."""
+COHORT_ENTRIES = 20
+"""Of these bundles at most: a Group may name thousands of patients."""
 ENTRIES = 150
 """Of a bundle to upload, if not said otherwise: the strictest server known takes 160."""
 _FAST = 3
@@ -86,7 +95,7 @@ class Layout(msgspec.Struct, frozen=True):
     """Most resources of an NDJSON file; None: one file a type."""
     compressed: bool = False
     """NDJSON files are gzipped."""
-    types: frozenset[str] = frozenset(TYPES) - frozenset(FINANCIAL_TYPES)
+    types: frozenset[str] = frozenset(TYPES) - ON_REQUEST
     """Types of resources to write."""
 
     def check(self) -> None:
@@ -124,6 +133,11 @@ class NdjsonWriter:
     def write(self, batch: Batch, lines: Iterator[bytes]) -> None:
         """Write a batch, a line a resource."""
         self._write(batch.resource_type, lines, len(batch.ids))
+
+    def write_cohort(self, resources: Iterable[Resource]) -> None:
+        """Write resources on all patients together."""
+        for resource in resources:
+            self._write(resource["resourceType"], iter([encoded(resource)]), 1)
 
     def end_group(self, table: Table, places: list[int]) -> None:
         """Note how late the events are."""
@@ -219,7 +233,13 @@ class BundleWriter:
                 self.counts.update(entry.resource_type for entry in shared)
                 self._write(f"{number}.json", shared + entries)
             else:
-                self._write_parts(str(number), entries)
+                self._write_parts(str(number), entries, self._layout.entries)
+
+    def write_cohort(self, resources: Iterable[Resource]) -> None:
+        """Write resources on all patients together into bundles of their own, which lead to those of patients."""
+        entries = [Entry(one["resourceType"], one["id"], encoded(one)) for one in resources]
+        self.counts.update(entry.resource_type for entry in entries)
+        self._write_parts(COHORT_FILE, entries, min(self._layout.entries, COHORT_ENTRIES))
 
     def finish(self) -> None:
         """Write what patients share, where it is not in their bundles."""
@@ -228,9 +248,9 @@ class BundleWriter:
             self.counts.update(entry.resource_type for entry in shared)
             self._write(SHARED_FILE, shared)
 
-    def _write_parts(self, name: str, entries: list[Entry]) -> None:
+    def _write_parts(self, name: str, entries: list[Entry], most: int) -> None:
         """Write as many bundles as entries need; all but the first name what is in those before by type and id."""
-        most, earlier = self._layout.entries, dict[bytes, bytes]()
+        earlier = dict[bytes, bytes]()
         if len(entries) <= most:
             self._write(f"{name}.json", entries)
             return
