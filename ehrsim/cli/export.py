@@ -52,6 +52,14 @@ def export(
         Literal["6.1", "8.0", "none"] | None,
         Parameter(help="FHIR: version of US Core, 6.1 if not given, or none for plain R4; of locale us."),
     ] = None,
+    crosswalk: Annotated[
+        list[Path] | None,
+        Parameter(
+            negative=(),
+            help="FHIR: CSV or Parquet file of source_code and target_code, as ICD10CM//E11.9,SNOMED//44054006: the "
+            "second is written beside the first; repeatable.",
+        ),
+    ] = None,
     measures: Annotated[
         Path | None,
         Parameter(help="FHIR: TOML file of quality measures to report instead of the built-in ones; see docs/fhir.md."),
@@ -118,6 +126,7 @@ def export(
         "exclude": exclude,
         "locale": locale,
         "us_core": us_core,
+        "crosswalk": crosswalk,
         "measures": measures,
         "validate": validate,
         "hooks": hooks and [hook.strip() for hook in hooks.split(",")],
@@ -145,8 +154,8 @@ def export(
 
 _OPTIONS = {
     "fhir": (
-        *("format", "entries", "shard", "compressed", "include", "exclude", "locale", "us_core", "measures"),
-        *("validate", "seed"),
+        *("format", "entries", "shard", "compressed", "include", "exclude", "locale", "us_core", "crosswalk"),
+        *("measures", "validate", "seed"),
     ),
     "cds-hooks": ("hooks", "moments", "prefetch_templates", "fhir_server", "validate", "seed"),
     "omop": ("format", "vocabulary"),

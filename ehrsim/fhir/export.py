@@ -13,11 +13,12 @@ from ehrsim.errors import UsageError
 from ehrsim.fhir import identity
 from ehrsim.fhir.batches import batches
 from ehrsim.fhir.cohort import Cohort
+from ehrsim.fhir.crosswalk import read_crosswalks
 from ehrsim.fhir.fragments import Labels, Resource, encoded
 from ehrsim.fhir.ips import IpsWriter, encoded_as_ips
 from ehrsim.fhir.links import link
 from ehrsim.fhir.locales import LOCALES, Locale
-from ehrsim.fhir.losses import count_losses
+from ehrsim.fhir.losses import count_losses, count_mapped
 from ehrsim.fhir.places import ORGANIZATIONS, payer_resource, place_resources
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.shapes import Shapes
@@ -61,6 +62,7 @@ def export_fhir(
     locale: str = "us",
     us_core: UsCore | None = None,
     measures: str | Path | None = None,
+    crosswalk: Iterable[str | Path] = (),
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> ExportReport:
@@ -73,7 +75,8 @@ def export_fhir(
     All types of resources are written but those of payment (Coverage, Claim, ExplanationOfBenefit) and those on all
     patients together (Group, Measure, MeasureReport, in bundles of their own, `cohort.json`), which are to be asked for
     with `include`; those of `exclude` are left out, with all that refers to them. `measures` is a TOML file of quality
-    measures to report instead of the built-in ones, see `ehrsim.quality`.
+    measures to report instead of the built-in ones, see `ehrsim.quality`. `crosswalk` are files of further codes, see
+    `ehrsim.fhir.crosswalk`.
     Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any format,
     order or subset of the subjects. People and places are those of `locale`, a key of `LOCALES`; all but `us` are plain
     FHIR R4 without US Core. `us_core` is the version of US Core of those of `us`, 6.1 if not given, or `none`.
@@ -98,12 +101,13 @@ def export_fhir(
     version = _version(country, us_core)
     if measures is not None and "MeasureReport" not in layout.types:
         raise UsageError("measures are given, but no MeasureReport is asked for", hint="include MeasureReport")
-    report = ExportReport(format=format)
+    further = read_crosswalks(crosswalk)
+    report = ExportReport(format=format, mappable_codes=len(further.targets))
     with atomic_directory(Path(out), overwrite=overwrite) as folder, ExitStack() as stack:
         source = groups.open_source(events)
         key = identity.run_key(source.dataset, seed)
         labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}", version)
-        shapes, validator = Shapes(labels), Validator(validate, report, version or "6.1")
+        shapes, validator = Shapes(labels, further), Validator(validate, report, version or "6.1")
         prefix = layout.prefixes()
         places = [
             _of_types(place_resources(number, labels, prefix, country), layout.types) for number in range(ORGANIZATIONS)
@@ -124,6 +128,7 @@ def export_fhir(
             if not frame.is_empty():
                 table = table_of(frame, shapes, groups.descriptions_in(frame, source.descriptions), key)
                 count_losses(table, shapes, report, layout.types)
+                count_mapped(table, shapes, report, layout.types)
                 links = link(table, prefix, country)
                 for batch in batches(table, shapes, links, layout.types):
                     writer.write(batch, validator.checked(batch, map(encode, batch.resources)))
