@@ -1,5 +1,7 @@
 """Crosswalks: further codes beside the original ones, in every format, and files that do not fit."""
 
+from pathlib import Path
+
 import orjson
 import polars as pl
 import pytest
@@ -8,7 +10,7 @@ import ehrsim
 from ehrsim import cli, events
 from ehrsim.errors import FormatError, InputError
 from ehrsim.fhir import export_fhir, validate_fhir
-from ehrsim.fhir.crosswalk import read_crosswalks
+from ehrsim.fhir.crosswalk import Target, read_crosswalks
 from ehrsim.importers import import_events
 
 PAIRS = """source_code,target_code,target_description
@@ -163,6 +165,31 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(FormatError, match=r"broken\.parquet is not valid Parquet"):
         read_crosswalks([tmp_path / "broken.parquet"])
+
+
+def test_the_recipe_of_the_documentation_pairs_what_has_one_meaning(tmp_path, monkeypatch):
+    """On lines in the layout of MRCONSO.RRF: one code with one partner, one with two, one that is suppressed."""
+    rows = [
+        ("C1", "ICD10CM", "PT", "E11.9", 'Type 2 "diabetes"', "N"),
+        ("C1", "SNOMEDCT_US", "PT", "44054006", "Diabetes mellitus type 2", "N"),
+        ("C1", "SNOMEDCT_US", "SY", "44054006", "Type II diabetes", "N"),
+        ("C2", "ICD10CM", "PT", "I10", "Hypertension", "N"),
+        ("C2", "SNOMEDCT_US", "PT", "59621000", "Essential hypertension", "N"),
+        ("C2", "SNOMEDCT_US", "PT", "38341003", "Hypertensive disorder", "N"),
+        ("C3", "ICD10CM", "PT", "J45.909", "Asthma", "N"),
+        ("C3", "SNOMEDCT_US", "PT", "195967001", "Asthma", "O"),
+    ]
+    lines = [
+        f"{cui}|ENG|P|L|PF|S|Y|A||||{sab}|{tty}|{code}|{name}|0|{hidden}||"
+        for cui, sab, tty, code, name, hidden in rows
+    ]
+    (tmp_path / "MRCONSO.RRF").write_text("\n".join(lines) + "\n")
+    blocks = (Path(__file__).parents[2] / "docs" / "fhir.md").read_text().split("```python\n")[1:]
+    (recipe,) = [block.partition("```")[0] for block in blocks if "MRCONSO" in block.partition("```")[0]]
+    monkeypatch.chdir(tmp_path)
+    exec(recipe, {})
+    (pair,) = read_crosswalks(["pairs.csv"]).targets.items()
+    assert pair == (("ICD10CM", "E11.9"), (Target("SNOMED", "44054006", "Diabetes mellitus type 2"),))
 
 
 def test_the_command_takes_several(every_row, pairs, tmp_path, capsys):
