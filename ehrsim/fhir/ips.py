@@ -84,7 +84,7 @@ def _has_coded_value(observation: Resource) -> bool:
     """Whether there is a value of its own (ips-2), and its unit, where it has one, is of UCUM."""
     quantity = observation.get("valueQuantity")
     if quantity is not None:
-        return quantity.get("system") == codes.UCUM_URI
+        return bool(quantity.get("system") == codes.UCUM_URI)
     return "valueString" in observation or "valueCodeableConcept" in observation
 
 
