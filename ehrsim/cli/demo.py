@@ -36,7 +36,7 @@ def demo(
     """
     from ehrsim.evaluate import write_overview
     from ehrsim.fhir import export_fhir
-    from ehrsim.fhir.writers import FINANCIAL_TYPES
+    from ehrsim.fhir.writers import ON_REQUEST
     from ehrsim.reference import write_reference
     from ehrsim.sampling import generate_to
     from ehrsim.training import best, fit, training_config
@@ -60,7 +60,7 @@ def demo(
                 cohort,
                 folder,
                 format=form,
-                include=FINANCIAL_TYPES,
+                include=ON_REQUEST,
                 seed=seed,
                 overwrite=overwrite,
                 progress=progress,

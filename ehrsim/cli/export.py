@@ -40,7 +40,7 @@ def export(
     ] = None,
     gzip: Annotated[bool, Parameter(negative=(), help="FHIR: compress NDJSON files.")] = False,
     include: Annotated[
-        Several, Parameter(help="FHIR: a type to write beside the usual ones, such as Claim; repeatable.")
+        Several, Parameter(help="FHIR: a type to write beside the usual ones, such as Claim or Group; repeatable.")
     ] = None,
     exclude: Annotated[
         Several, Parameter(help="FHIR: a type to leave out, such as DocumentReference; repeatable.")
@@ -51,6 +51,18 @@ def export(
     us_core: Annotated[
         Literal["6.1", "8.0", "none"] | None,
         Parameter(help="FHIR: version of US Core, 6.1 if not given, or none for plain R4; of locale us."),
+    ] = None,
+    crosswalk: Annotated[
+        list[Path] | None,
+        Parameter(
+            negative=(),
+            help="FHIR: CSV or Parquet file of source_code and target_code, as ICD10CM//E11.9,SNOMED//44054006: the "
+            "second is written beside the first; repeatable.",
+        ),
+    ] = None,
+    measures: Annotated[
+        Path | None,
+        Parameter(help="FHIR: TOML file of quality measures to report instead of the built-in ones; see docs/fhir.md."),
     ] = None,
     validate: Annotated[
         Literal["none", "fast", "full"] | None,
@@ -114,6 +126,8 @@ def export(
         "exclude": exclude,
         "locale": locale,
         "us_core": us_core,
+        "crosswalk": crosswalk,
+        "measures": measures,
         "validate": validate,
         "hooks": hooks and [hook.strip() for hook in hooks.split(",")],
         "moments": moments,
@@ -139,7 +153,10 @@ def export(
 
 
 _OPTIONS = {
-    "fhir": ("format", "entries", "shard", "compressed", "include", "exclude", "locale", "us_core", "validate", "seed"),
+    "fhir": (
+        *("format", "entries", "shard", "compressed", "include", "exclude", "locale", "us_core", "crosswalk"),
+        *("measures", "validate", "seed"),
+    ),
     "cds-hooks": ("hooks", "moments", "prefetch_templates", "fhir_server", "validate", "seed"),
     "omop": ("format", "vocabulary"),
     "csv": (),

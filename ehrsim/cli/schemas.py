@@ -27,6 +27,7 @@ def registry() -> dict[str, Callable[[], dict[str, Any]]]:
     from ehrsim.models.gan import GANConfig
     from ehrsim.models.vae import VAEConfig
     from ehrsim.optimisation import TrainingConfig
+    from ehrsim.quality import Library
     from ehrsim.reference import specification_schema
     from ehrsim.runs import RunConfig
 
@@ -35,6 +36,7 @@ def registry() -> dict[str, Callable[[], dict[str, Any]]]:
         "deidentification-policy": _of(Policy),
         "gan-config": _of(GANConfig),
         "import-report": _of(ImportReport),
+        "quality-measures": _of(Library),
         "reference-specification": specification_schema,
         "run-config": _of(RunConfig),
         "table-mapping": mapping_schema,

@@ -155,9 +155,11 @@ def context(chart: Chart) -> dict[str, Any]:
         "facts": _facts(chart),
         "problems": [
             Row(_text(one.get("code")), _day(one.get("onsetDateTime")), _text(one.get("clinicalStatus")))
-            for one in _distinct(chart.of("Condition"), "code")
+            for one in _active_first(_distinct(chart.of("Condition"), "code"))
         ],
-        "medications": [_medication(one, chart) for one in _distinct(chart.of("MedicationRequest"), _DRUG)],
+        "medications": [
+            _medication(one, chart) for one in _active_first(_distinct(chart.of("MedicationRequest"), _DRUG))
+        ],
         "allergies": [
             Row(_text(one.get("code")), _day(one.get("recordedDate")), _reactions(one))
             for one in chart.of("AllergyIntolerance")
@@ -168,7 +170,7 @@ def context(chart: Chart) -> dict[str, Any]:
         ],
         "care_plans": [
             Row(_text(one["category"][-1]), _day(one.get("period", {}).get("start")), one["status"])
-            for one in chart.of("CarePlan")[::-1]
+            for one in _active_first(chart.of("CarePlan")[::-1])
         ],
         "procedures": [
             Row(_text(one.get("code")), _performed(one)) for one in _distinct(chart.of("Procedure"), "code")
@@ -236,6 +238,16 @@ def _distinct(resources: list[Resource], member: str) -> list[Resource]:
     for one in resources:
         first.setdefault(_text(one.get(member)), one)
     return list(first.values())[::-1]
+
+
+def _active_first(resources: list[Resource]) -> list[Resource]:
+    """What goes on before what has ended, each in its order: a page that is cut off then lacks the least."""
+
+    def ended(one: Resource) -> bool:
+        status = one.get("clinicalStatus", one.get("status"))
+        return (status["coding"][0]["code"] if isinstance(status, dict) else status) != "active"
+
+    return sorted(resources, key=ended)
 
 
 def _trends(chart: Chart) -> list[Trend]:

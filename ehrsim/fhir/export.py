@@ -12,11 +12,13 @@ from ehrsim import codes, groups
 from ehrsim.errors import UsageError
 from ehrsim.fhir import identity
 from ehrsim.fhir.batches import batches
+from ehrsim.fhir.cohort import Cohort
+from ehrsim.fhir.crosswalk import read_crosswalks
 from ehrsim.fhir.fragments import Labels, Resource
 from ehrsim.fhir.ips import IpsWriter, lines_as_ips
 from ehrsim.fhir.links import link
 from ehrsim.fhir.locales import LOCALES, Locale
-from ehrsim.fhir.losses import count_losses
+from ehrsim.fhir.losses import count_losses, count_mapped
 from ehrsim.fhir.places import ORGANIZATIONS, payer_resource, place_resources
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.shapes import Shapes
@@ -24,8 +26,10 @@ from ehrsim.fhir.table import table_of, without_control_characters
 from ehrsim.fhir.validation import Validate, Validator
 from ehrsim.fhir.writers import (
     ALWAYS,
+    COHORT_TYPES,
     ENTRIES,
     FINANCIAL_TYPES,
+    ON_REQUEST,
     TOLD_TYPES,
     TYPES,
     BundleWriter,
@@ -57,6 +61,8 @@ def export_fhir(
     seed: int = 0,
     locale: str = "us",
     us_core: UsCore | None = None,
+    measures: str | Path | None = None,
+    crosswalk: Iterable[str | Path] = (),
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> ExportReport:
@@ -66,8 +72,11 @@ def export_fhir(
     gzipped if asked for. `transaction` and `batch` are bundles to upload, of `entries` at most: `shared.json` first,
     then `SUBJECT.json` or its parts `SUBJECT-001.json`, in order. `collection` is one bundle a patient, complete in
     itself, and `ips` one International Patient Summary document a patient, of what tells events.
-    All types of resources are written but those of payment (Coverage, Claim, ExplanationOfBenefit), which are to be
-    asked for with `include`; those of `exclude` are left out, with all that refers to them.
+    All types of resources are written but those of payment (Coverage, Claim, ExplanationOfBenefit) and those on all
+    patients together (Group, Measure, MeasureReport, in bundles of their own, `cohort.json`), which are to be asked for
+    with `include`; those of `exclude` are left out, with all that refers to them. `measures` is a TOML file of quality
+    measures to report instead of the built-in ones, see `ehrsim.quality`. `crosswalk` are files of further codes, see
+    `ehrsim.fhir.crosswalk`.
     Ids are UUIDs of the run (from `metadata/dataset.json`), `seed`, the subject and the event, the same for any format,
     order or subset of the subjects. People and places are those of `locale`, a key of `LOCALES`; all but `us` are plain
     FHIR R4 without US Core. `us_core` is the version of US Core of those of `us`, 6.1 if not given, or `none`.
@@ -90,12 +99,15 @@ def export_fhir(
     layout.check()
     country = LOCALES[locale]
     version = _version(country, us_core)
-    report = ExportReport(format=format)
+    if measures is not None and "MeasureReport" not in layout.types:
+        raise UsageError("measures are given, but no MeasureReport is asked for", hint="include MeasureReport")
+    further = read_crosswalks(crosswalk)
+    report = ExportReport(format=format, mappable_codes=len(further.targets))
     with atomic_directory(Path(out), overwrite=overwrite) as folder, ExitStack() as stack:
         source = groups.open_source(events)
         key = identity.run_key(source.dataset, seed)
         labels = Labels(f"{codes.URI_BASE}/run/{identity.uuids(key.reshape(1, 2))[0]}", version)
-        shapes, validator = Shapes(labels), Validator(validate, report, version or "6.1")
+        shapes, validator = Shapes(labels, further), Validator(validate, report, version or "6.1")
         prefix = layout.prefixes()
         places = [
             _of_types(place_resources(number, labels, prefix, country), layout.types) for number in range(ORGANIZATIONS)
@@ -107,6 +119,7 @@ def export_fhir(
             writer: Writer = IpsWriter(folder, places, labels, layout, validator, report)
         else:
             writer = _writer(layout, folder, places, labels, stack, validator)
+        cohort = Cohort(source, key, labels, layout, measures) if layout.types & set(COHORT_TYPES) else None
         parts = groups.parts(source, GROUP_EVENTS[format], report)
         total = sum(part.subjects for part in parts)
         for part in parts:
@@ -114,14 +127,19 @@ def export_fhir(
             if not frame.is_empty():
                 table = table_of(frame, shapes, groups.descriptions_in(frame, source.descriptions), key)
                 count_losses(table, shapes, report, layout.types)
+                count_mapped(table, shapes, report, layout.types)
                 links = link(table, prefix, country)
                 for batch in batches(table, shapes, links, layout.types):
                     made = lines_as_ips(batch) if format == "ips" else batch
                     writer.write(made, validator.checked(made))
                 writer.end_group(table, links.place.tolist())
                 validator.end_group()
+                if cohort is not None:
+                    cohort.take(frame, table.subjects)
                 report.patients += len(table.subjects)
             progress("export", report.patients, total, "patients")
+        if cohort is not None:
+            writer.write_cohort(validator.checked_alone(cohort.resources(report)))
         writer.finish()
         report.resources = dict(sorted(writer.counts.items()))
     return report
@@ -136,7 +154,7 @@ def _version(country: Locale, us_core: UsCore | None) -> str | None:
 
 
 def chosen_types(format: Format, include: Iterable[str], exclude: Iterable[str]) -> frozenset[str]:
-    """The types of resources to write: all but those of payment, with those included and without those excluded.
+    """The types of resources to write: all but those to be asked for, with those included, without those excluded.
 
     Summaries hold what tells events. Raises `UsageError` for a type that is not known, or that cannot be left out.
     """
@@ -156,7 +174,9 @@ def chosen_types(format: Format, include: Iterable[str], exclude: Iterable[str])
             raise UsageError(f"`{name}` is both included and excluded")
     if include & set(FINANCIAL_TYPES):
         include |= {"Coverage"}
-    return (frozenset(TYPES) - frozenset(FINANCIAL_TYPES) | include) - exclude
+    if "MeasureReport" in include:
+        include |= {"Measure"}
+    return (frozenset(TYPES) - ON_REQUEST | include) - exclude
 
 
 def _of_types(resources: list[Resource], types: frozenset[str]) -> list[Resource]:

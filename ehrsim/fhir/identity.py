@@ -84,3 +84,8 @@ def uuids(lanes: Lanes) -> pl.Series:
 def uuid_of(*parts: str | int) -> str:
     """The UUID of any few strings and integers."""
     return str(uuids(key_of(*parts).reshape(1, 2))[0])
+
+
+def subject_lanes(key: Words, subjects: npt.NDArray[np.int64]) -> Lanes:
+    """The hashes of subjects by their ids, under the key of a run: those of their Patients."""
+    return hashed(key_of("Patient", *key.tolist()), subjects)

@@ -81,7 +81,16 @@ def _observation_profile(resource: Resource) -> str | None:
         return None
     if contents.span(resource) == (None, None):
         resource["_effectiveDateTime"] = absent_extension("unknown")
-    return "Observation-results-uv-ips"
+    laboratory = category == profiles.LABORATORY and "performer" in resource and _has_coded_value(resource)
+    return f"Observation-results-{'laboratory-' if laboratory else ''}uv-ips"
+
+
+def _has_coded_value(observation: Resource) -> bool:
+    """Whether there is a value of its own (ips-2), and its unit, where it has one, is of UCUM."""
+    quantity = observation.get("valueQuantity")
+    if quantity is not None:
+        return bool(quantity.get("system") == codes.UCUM_URI)
+    return "valueString" in observation or "valueCodeableConcept" in observation
 
 
 def _claiming(resource: Resource, profile: str) -> Resource:

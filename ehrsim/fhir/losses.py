@@ -45,6 +45,15 @@ def count_losses(table: Table, shapes: Shapes, report: ExportReport, types: froz
     _count_codes(table, shapes, report)
 
 
+def count_mapped(table: Table, shapes: Shapes, report: ExportReport, types: frozenset[str]) -> None:
+    """Count in `report` the events that have a further code by a crosswalk in their resources, of some types."""
+    kinds = [NUMBER_OF[kind] for kind, mapping in MAPPINGS.items() if mapping.resource_type in types]
+    kinds += [NUMBER_OF[kind] for kind in _VISIT_PARTS if "Encounter" in types]
+    mapped = np.array([code.mapped for code in shapes.codes], dtype=np.bool_)
+    report.mapped_events += int((mapped[table.code] & np.isin(table.kind, kinds)).sum())
+    report.mapped_codes = len({(code.system, code.value) for code in shapes.codes if code.mapped})
+
+
 def _whole_events(table: Table, shapes: Shapes) -> dict[str, Ints]:
     """Rows of events that have no place at all, by reason."""
     visits = table.visits

@@ -29,6 +29,14 @@ class ExportReport(msgspec.Struct):
     unlikely: dict[str, int] = {}
     """What is valid but unlikely, as the events have it: times before birth, after death or outside the encounter."""
 
+    mapped_events: int = 0
+    """Events with a further code by a crosswalk."""
+    mapped_codes: int = 0
+    """Codes of these, of `mappable_codes` that the crosswalk has."""
+    mappable_codes: int = 0
+    scores: dict[str, tuple[int, int]] = {}
+    """Of each quality measure that is reported: how many patients meet it, of how many."""
+
     def omit(self, reason: str, count: int, example: object = "") -> None:
         """Count what FHIR does not carry."""
         counts.add(self.not_carried, reason, count, example)
@@ -51,6 +59,10 @@ class ExportReport(msgspec.Struct):
         lines += counts.lines("not carried by FHIR", self.not_carried)
         lines += counts.lines("changed", self.changed)
         lines += counts.lines("left out of the summaries", self.left_out)
+        if self.mappable_codes:
+            met = f"{self.mapped_codes:,} of the {self.mappable_codes:,} codes of the crosswalk"
+            lines.append(f"further codes for {self.mapped_events:,} events, by {met}")
+        lines += [f"measure {name}: {met:,} of {of:,} patients" for name, (met, of) in self.scores.items()]
         if self.validated:
             in_full = f", {self.in_full:,} in full" if self.in_full else ""
             lines.append(f"validated {sum(self.validated.values()):,}, all valid{in_full}")

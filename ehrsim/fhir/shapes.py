@@ -15,6 +15,7 @@ import polars as pl
 from ehrsim import codes
 from ehrsim.fhir import profiles
 from ehrsim.fhir.columns import Templates
+from ehrsim.fhir.crosswalk import NOTHING, Crosswalk, codings
 from ehrsim.fhir.dosages import dosage
 from ehrsim.fhir.fragments import (
     HL7,
@@ -64,6 +65,10 @@ class Coded(NamedTuple):
     concept: Fragment
     change: str | None
     """How the code in the resource differs from that of the event, if it does."""
+    loinc: str | None = None
+    """Of an observation, its code in LOINC: its own, or a further one; FHIR holds it to what that asks for."""
+    mapped: bool = False
+    """It has further codes by a crosswalk."""
 
 
 class Shape(NamedTuple):
@@ -83,8 +88,8 @@ class Shape(NamedTuple):
 class Shapes:
     """The codes, units and shapes met so far in one export, by number, and the templates of lines made of them."""
 
-    def __init__(self, labels: Labels) -> None:
-        self.labels = labels
+    def __init__(self, labels: Labels, crosswalk: Crosswalk = NOTHING) -> None:
+        self.labels, self._crosswalk = labels, crosswalk
         self.templates = Templates()
         self.codes: list[Coded] = []
         self.units: list[str | None] = [None]
@@ -96,7 +101,7 @@ class Shapes:
         """The number of a code with its description."""
         number = self._code_numbers.setdefault((code, description), len(self.codes))
         if number == len(self.codes):
-            self.codes.append(coded(code, description))
+            self.codes.append(coded(code, description, self._crosswalk))
         return number
 
     def unit_number(self, unit: str | None) -> int:
@@ -120,16 +125,24 @@ class Shapes:
         return shape
 
 
-def coded(code: str, description: str | None) -> Coded:
-    """Take a code apart and encode its CodeableConcept."""
+def coded(code: str, description: str | None, crosswalk: Crosswalk = NOTHING) -> Coded:
+    """Take a code apart and encode its CodeableConcept, with the further codes of a crosswalk."""
     if code == codes.OBSERVATION_END:
         return Coded(code, "observation_end", "LOCAL", code, code, fragment({}), None)
     kind, system, value = codes.parse(code)
     whole = event_concept(system, value, description)
-    if system == "LOINC" and value in profiles.GENERAL_CODE:
-        general = profiles.GENERAL_CODE[value]
+    further = crosswalk.of(kind, system, value)
+    if further:
+        whole["coding"][0]["userSelected"] = True
+        whole["coding"] += codings(further)
+    loinc = value if system == "LOINC" else None
+    if kind == "observation" and loinc is None:
+        loinc = next((one.value for one in further if one.system == "LOINC"), None)
+    if loinc in profiles.GENERAL_CODE:
+        general = profiles.GENERAL_CODE[loinc]
         whole["coding"].append(coding(codes.uri("LOINC"), general, profiles.GENERAL_CODES[general]))
-    return Coded(code, kind, system, value, whole["text"], fragment(whole), _change(kind, system, value))
+    change = _change(kind, system, value)
+    return Coded(code, kind, system, value, whole["text"], fragment(whole), change, loinc, bool(further))
 
 
 _WORDS = {"race": frozenset(codes.RACES.values()), "ethnicity": frozenset(codes.ETHNICITIES.values())}
@@ -147,7 +160,7 @@ def may_hold_answer(code: Coded) -> bool:
     """Whether the text of an event may be a coded answer: that of an allergy, or of an observation but a vital sign."""
     if code.kind != "observation":
         return code.kind == "allergy"
-    return code.system != "LOINC" or profiles.category_of(code.value, None) != profiles.VITAL_SIGN
+    return code.loinc is None or profiles.category_of(code.loinc, None) != profiles.VITAL_SIGN
 
 
 def shape_of(code: Coded, unit: str | None, form: int, labels: Labels) -> Shape:
@@ -247,17 +260,17 @@ def _head(resource_type: str, labels: Labels, profile: str | None) -> Resource:
 
 
 def _observation(code: Coded, unit: str | None, form: int, labels: Labels) -> Shape:
-    if code.system != "LOINC":
+    if code.loinc is None:
         return _observed(code, None, None, labels, quantity_unit(unit))
-    sign = profiles.vital_sign(code.value)
+    sign = profiles.vital_sign(code.loinc)
     if sign is not None:
         return _vital_sign(code, sign, unit, form, labels)
-    category = profiles.category_of(code.value, unit)
+    category = profiles.category_of(code.loinc, unit)
     profile = {
         profiles.LABORATORY: "us-core-observation-lab",
         profiles.SURVEY: "us-core-observation-screening-assessment",
     }.get(category)
-    if code.value == profiles.SMOKING_STATUS and form & ~IN_VISIT == CODED | TIMED:
+    if code.loinc == profiles.SMOKING_STATUS and form & ~IN_VISIT == CODED | TIMED:
         profile = "us-core-smokingstatus"
     return _observed(code, category, profile, labels, quantity_unit(unit))
 

@@ -142,7 +142,7 @@ def table_of(
     return Table(
         frame=frame,
         subjects=subjects,
-        subject_lanes=identity.hashed(identity.key_of("Patient", *key.tolist()), subjects),
+        subject_lanes=identity.subject_lanes(key, subjects),
         kind=kind,
         code=code,
         unit=unit,

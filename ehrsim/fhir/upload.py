@@ -23,7 +23,7 @@ import orjson
 
 from ehrsim.errors import FormatError, InputError, MissingExtraError, ServerError, UsageError
 from ehrsim.fhir.inspection import fhir_files, open_lines
-from ehrsim.fhir.writers import ENTRIES, SHARED_FILE, SHARED_TYPES, TYPES
+from ehrsim.fhir.writers import COHORT_FILE, ENTRIES, SHARED_FILE, SHARED_TYPES, TYPES
 from ehrsim.progress import Progress, silent
 
 TOKEN = "EHRSIM_TOKEN"
@@ -151,7 +151,7 @@ def _stages(folder: Path) -> list[Stage]:
 
 
 def _bundles(files: list[Path]) -> list[Stage]:
-    """Bundles: that with what patients share, then those of each patient in order."""
+    """Bundles: that with what patients share, then those of each patient in order, then those on all together."""
     shared = [path for path in files if path.name == SHARED_FILE]
     if not shared:
         raise FormatError(
@@ -163,7 +163,9 @@ def _bundles(files: list[Path]) -> list[Stage]:
         if path.name != SHARED_FILE and (found := _PART.fullmatch(path.name)):
             chains.setdefault(found[1], []).append(Unit(path.name, path))
     first = [Unit(path.name, path) for path in shared]
-    return [Stage([first], 1), Stage(list(chains.values()), sum(map(len, chains.values())))]
+    last = chains.pop(COHORT_FILE, [])
+    stages = [Stage([first], 1), Stage(list(chains.values()), sum(map(len, chains.values())))]
+    return [*stages, Stage([last], len(last))] if last else stages
 
 
 def _groups(files: list[Path]) -> Iterator[list[Unit]]:

@@ -6,7 +6,7 @@ import gzip
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -28,6 +28,10 @@ Format = Literal["ndjson", "transaction", "batch", "collection", "ips"]
 SHARED_TYPES = ("Organization", "Location", "Practitioner", "PractitionerRole")
 """Types of resources that patients share."""
 FINANCIAL_TYPES = ("Coverage", "Claim", "ExplanationOfBenefit")
+COHORT_TYPES = ("Group", "Measure", "MeasureReport")
+"""Types of resources that say something of all patients together."""
+ON_REQUEST = frozenset((*FINANCIAL_TYPES, *COHORT_TYPES))
+"""Types that are written where they are asked for."""
 TYPES = (
     "Patient",
     "RelatedPerson",
@@ -56,6 +60,7 @@ TYPES = (
     "DocumentReference",
     *FINANCIAL_TYPES,
     "Provenance",
+    *COHORT_TYPES,
     *SHARED_TYPES,
 )
 """All types of resources, in an order in which none refers to a later one but for those that patients share."""
@@ -69,6 +74,10 @@ ALWAYS = frozenset(("Patient", "Provenance", *SHARED_TYPES)) - {"PractitionerRol
 BUFFER = 1 << 18
 SHARED_FILE = "shared.json"
 """The bundle that is to be uploaded before those of patients."""
+COHORT_FILE = "cohort"
+"""Name of the bundles on all patients together, which are to be uploaded after those of patients."""
+COHORT_ENTRIES = 20
+"""Of these bundles at most: a Group may name thousands of patients."""
 ENTRIES = 150
 """Of a bundle to upload, if not said otherwise: the strictest server known takes 160."""
 _FAST = 3
@@ -87,7 +96,7 @@ class Layout(msgspec.Struct, frozen=True):
     """Most resources of an NDJSON file; None: one file a type."""
     compressed: bool = False
     """NDJSON files are gzipped."""
-    types: frozenset[str] = frozenset(TYPES) - frozenset(FINANCIAL_TYPES)
+    types: frozenset[str] = frozenset(TYPES) - ON_REQUEST
     """Types of resources to write."""
 
     def check(self) -> None:
@@ -127,6 +136,11 @@ class NdjsonWriter:
         for some in lines:
             self._write(batch.resource_type, some)
 
+    def write_cohort(self, resources: Iterable[Resource]) -> None:
+        """Write resources on all patients together."""
+        for resource in resources:
+            self._write(resource["resourceType"], _line(resource))
+
     def end_group(self, table: Table, places: list[int]) -> None:
         """Note how late the events are."""
         latest: Any = table.frame["time"].max()
@@ -136,7 +150,7 @@ class NdjsonWriter:
     def finish(self) -> None:
         """Write the places and the manifest, whose time is that of the last event: nothing is read off a clock."""
         for resource in chain.from_iterable(self._places):
-            self._write(resource["resourceType"], pl.Series([orjson.dumps(resource).decode()]))
+            self._write(resource["resourceType"], _line(resource))
         output = [
             {"type": resource_type, "url": name, "count": self._written[name]}
             for resource_type, names in sorted(self._shards.items())
@@ -182,6 +196,10 @@ class NdjsonWriter:
             names.append(name)
             self._files[name], self._written[name] = file, 0
         return names[-1]
+
+
+def _line(resource: Resource) -> pl.Series:
+    return pl.Series([orjson.dumps(resource).decode()])
 
 
 Judge = Callable[[Resource, list[bytes]], None]
@@ -234,7 +252,13 @@ class BundleWriter:
                 self.counts.update(entry.resource_type for entry in shared)
                 self._write(f"{number}.json", shared + entries)
             else:
-                self._write_parts(str(number), entries)
+                self._write_parts(str(number), entries, self._layout.entries)
+
+    def write_cohort(self, resources: Iterable[Resource]) -> None:
+        """Write resources on all patients together into bundles of their own, which lead to those of patients."""
+        entries = [Entry(one["resourceType"], one["id"], orjson.dumps(one)) for one in resources]
+        self.counts.update(entry.resource_type for entry in entries)
+        self._write_parts(COHORT_FILE, entries, min(self._layout.entries, COHORT_ENTRIES))
 
     def finish(self) -> None:
         """Write what patients share, where it is not in their bundles."""
@@ -243,9 +267,9 @@ class BundleWriter:
             self.counts.update(entry.resource_type for entry in shared)
             self._write(SHARED_FILE, shared)
 
-    def _write_parts(self, name: str, entries: list[Entry]) -> None:
+    def _write_parts(self, name: str, entries: list[Entry], most: int) -> None:
         """Write as many bundles as entries need; all but the first name what is in those before by type and id."""
-        most, earlier = self._layout.entries, dict[bytes, bytes]()
+        earlier = dict[bytes, bytes]()
         if len(entries) <= most:
             self._write(f"{name}.json", entries)
             return

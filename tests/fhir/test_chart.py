@@ -64,3 +64,15 @@ def test_a_folder_without_patients_is_refused(tmp_path):
     (tmp_path / "Observation.ndjson").write_bytes(b"")
     with pytest.raises(InputError, match="holds no Patient"):
         write_chart(tmp_path, tmp_path / "chart.html")
+
+
+def test_what_goes_on_comes_before_what_has_ended(tmp_path):
+    export_fhir(reference.population(6, seed=3), tmp_path / "out")
+    found = set()
+    for subject in range(1, 7):
+        shown = context(read_chart(tmp_path / "out", str(subject)))
+        for name, word in (("problems", "Active"), ("medications", "active"), ("care_plans", "active")):
+            going_on = [row.more.startswith(word) for row in shown[name]]
+            assert going_on == sorted(going_on, reverse=True)
+            found |= set(going_on)
+    assert found == {True, False}

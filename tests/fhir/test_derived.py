@@ -13,7 +13,7 @@ from ehrsim.fhir import export_fhir
 from ehrsim.fhir.indications import asked_for, uses
 from ehrsim.fhir.shapes import coded
 from ehrsim.fhir.specimens import MATERIALS, material_of
-from ehrsim.fhir.writers import FINANCIAL_TYPES, SHARED_TYPES, TYPES
+from ehrsim.fhir.writers import ON_REQUEST, SHARED_TYPES, TYPES
 
 FIRST = datetime(2019, 5, 6, 9, 30)
 STAY = datetime(2020, 1, 2, 3, 4)
@@ -85,7 +85,7 @@ def _by_type(folder):
 @pytest.fixture(scope="module")
 def made(record, tmp_path_factory):
     out = tmp_path_factory.mktemp("derived") / "out"
-    export_fhir(record, out, include=FINANCIAL_TYPES, validate="full")
+    export_fhir(record, out, include=ON_REQUEST, validate="full")
     return _by_type(out)
 
 
@@ -227,7 +227,7 @@ def test_what_no_event_tells_is_tagged_as_derived(made):
 
 @pytest.mark.parametrize("left_out", sorted(set(TYPES) - set(SHARED_TYPES) - {"Patient", "Provenance"}))
 def test_nothing_refers_to_a_type_that_is_left_out(record, left_out, tmp_path):
-    report = export_fhir(record, tmp_path / "out", include=set(FINANCIAL_TYPES) - {left_out}, exclude=[left_out])
+    report = export_fhir(record, tmp_path / "out", include=set(ON_REQUEST) - {left_out}, exclude=[left_out])
     assert left_out not in report.resources
     told = {
         "Encounter": 5,
@@ -257,7 +257,7 @@ def test_types_that_make_no_sense_are_refused(record, options, problem, tmp_path
 
 
 def test_derived_ids_do_not_depend_on_the_order_of_events(record, made, tmp_path):
-    export_fhir(record.sample(fraction=1, shuffle=True, seed=3), tmp_path / "out", include=FINANCIAL_TYPES)
+    export_fhir(record.sample(fraction=1, shuffle=True, seed=3), tmp_path / "out", include=ON_REQUEST)
     again = _by_type(tmp_path / "out")
     assert {kind: {one["id"] for one in of} for kind, of in again.items()} == {
         kind: {one["id"] for one in of} for kind, of in made.items()

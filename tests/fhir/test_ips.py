@@ -212,6 +212,9 @@ def test_profiles_are_claimed_where_they_are_met(tmp_path):
         (EARLY, "LOINC//72166-2", {"text_value": "SNOMED//266919005"}),
         (LATE, "LOINC//72166-2", {"text_value": "LOINC//LA18978-9"}),
         (EARLY, "LOINC//4548-4", {"numeric_value": 7, "unit": "%"}),
+        (EARLY, "LOINC//2160-0", {}),
+        (EARLY, "LOINC//2823-3", {"numeric_value": 4, "unit": "mEq per L"}),
+        (EARLY, "LOINC//44261-6", {"numeric_value": 4, "unit": "{score}"}),
     )
     patient = found["entry"][1]["resource"]
     assert patient["_birthDate"]["extension"][0]["valueCode"] == "unknown"
@@ -220,7 +223,11 @@ def test_profiles_are_claimed_where_they_are_met(tmp_path):
     claims = [_claims(one) for one in sections["procedures"]]
     assert claims == [{"us-core-procedure"}, {"us-core-procedure", "Procedure-uv-ips"}]
     assert "Observation-tobaccouse-uv-ips" in _claims(sections["social history"][0])
-    assert "Observation-results-uv-ips" in _claims(sections["results"][0])
+    results = {one["code"]["coding"][0]["code"]: _claims(one) for one in sections["results"]}
+    assert results["4548-4"] == {"us-core-observation-lab", "Observation-results-laboratory-uv-ips"}
+    assert "Observation-results-uv-ips" in results["2160-0"], "without a value"
+    assert "Observation-results-uv-ips" in results["2823-3"], "not of UCUM"
+    assert "Observation-results-uv-ips" in results["44261-6"], "not of a laboratory"
     assert {"Composition-uv-ips"} == _claims(found["entry"][0]["resource"])
     assert {"Bundle-uv-ips"} == _claims(found)
 

@@ -13,7 +13,7 @@ import ehrsim
 from ehrsim import codes, reference
 from ehrsim.fhir import export_cds_hooks, export_fhir
 from ehrsim.fhir.locales import LOCALES
-from ehrsim.fhir.writers import FINANCIAL_TYPES
+from ehrsim.fhir.writers import ON_REQUEST
 from ehrsim.importers import import_events
 from ehrsim.training import training_config
 
@@ -66,7 +66,7 @@ def test_reference_patients_are_valid(check, tmp_path):
     """Two hundred patients, each with the first visits and every sixteenth later one."""
     visit = pl.col("visit_id")
     population = reference.population(SUBJECTS, seed=5).filter(visit.is_null() | (visit < 4) | (visit % 16 == 3))
-    report = export_fhir(population, tmp_path / "out", format="collection", include=FINANCIAL_TYPES)
+    report = export_fhir(population, tmp_path / "out", format="collection", include=ON_REQUEST)
     assert check(tmp_path / "out") >= sum(report.resources.values()) > 80 * SUBJECTS
 
 
@@ -79,7 +79,7 @@ def test_patients_of_every_country_are_valid(locale, us_core, check, tmp_path):
     other = (pl.col("subject_id") % 10 == 0) & code.str.starts_with("GENDER//")
     few = few.with_columns(pl.when(other).then(pl.lit("GENDER//other")).otherwise(code).alias("code"))
     options = {"us_core": "8.0"} if us_core == "800" else {}
-    report = export_fhir(few, tmp_path / "out", format="collection", locale=locale, include=FINANCIAL_TYPES, **options)
+    report = export_fhir(few, tmp_path / "out", format="collection", locale=locale, include=ON_REQUEST, **options)
     assert check(tmp_path / "out", us_core) >= sum(report.resources.values()) > 50 * 50
 
 
@@ -90,7 +90,7 @@ def test_real_data_is_valid(name, check, event_sets, tmp_path):
     events = ehrsim.read_events(tmp_path / "events").collect()
     chosen = events["subject_id"].unique().sort().head(SUBJECTS)
     few = events.filter(pl.col("subject_id").is_in(chosen.implode()))
-    report = export_fhir(few, tmp_path / "out", format="collection", include=FINANCIAL_TYPES)
+    report = export_fhir(few, tmp_path / "out", format="collection", include=ON_REQUEST)
     assert check(tmp_path / "out") >= sum(report.resources.values()) > 10 * SUBJECTS
 
 
@@ -101,7 +101,7 @@ def test_simulated_patients_are_valid(check, event_sets, tmp_path):
     import_events(event_sets / "synthea_stu3_1461", tmp_path / "events")
     ehrsim.fit(tmp_path / "events", tmp_path / "run", model="markov", training=training)
     cohort = ehrsim.generate(tmp_path / "run", SUBJECTS, seed=7)
-    report = export_fhir(cohort, tmp_path / "out", format="collection", include=FINANCIAL_TYPES)
+    report = export_fhir(cohort, tmp_path / "out", format="collection", include=ON_REQUEST)
     assert check(tmp_path / "out") >= sum(report.resources.values()) > 10 * SUBJECTS
 
 
@@ -110,7 +110,7 @@ def test_events_of_every_and_any_form_are_valid(check, every_row, random_events,
     """Random events know nothing of birth and death, so these two are left out."""
     any_form = random_events.filter(~pl.col("code").is_in([codes.BIRTH, codes.DEATH]) & (pl.col("subject_id") < 60))
     for name, table in (("every", every_row), ("any", any_form)):
-        report = export_fhir(table, tmp_path / name, format="collection", include=FINANCIAL_TYPES)
+        report = export_fhir(table, tmp_path / name, format="collection", include=ON_REQUEST)
         assert check(tmp_path / name) >= sum(report.resources.values())
 
 
@@ -170,7 +170,7 @@ def test_a_defect_of_a_summary_is_found(check, every_row, tmp_path):
 
 @pytest.mark.slow
 def test_the_validators_find_a_defect(check, every_row, tmp_path):
-    export_fhir(every_row, tmp_path / "out", format="collection", include=FINANCIAL_TYPES)
+    export_fhir(every_row, tmp_path / "out", format="collection", include=ON_REQUEST)
     path = tmp_path / "out" / "2.json"
     path.write_bytes(path.read_bytes().replace(b'"status":"final"', b'"statuses":"final"', 1))
     with pytest.raises(AssertionError, match="status"):

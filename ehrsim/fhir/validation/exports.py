@@ -22,7 +22,7 @@ from ehrsim.fhir.fragments import Resource
 from ehrsim.fhir.record import Batch
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.validation.cross_resource import AFTER_DEATH, OUTSIDE
-from ehrsim.fhir.validation.facts import CLINICAL, WITHIN_ENCOUNTER, disorder
+from ehrsim.fhir.validation.facts import CLINICAL, WITHIN_ENCOUNTER, disorder, facts_of
 from ehrsim.fhir.validation.findings import Problem, shown
 from ehrsim.fhir.validation.in_full import problems_in_full
 from ehrsim.fhir.validation.layouts import (
@@ -147,6 +147,29 @@ class Validator:
         for (kind, length), lines in by_type.items():
             matrix = np.frombuffer(b"".join(lines), dtype=np.uint8).reshape(len(lines), length)
             self._by_layout((kind, ALTERED, length), lines, matrix, None)
+
+    def checked_alone(self, resources: Iterable[Resource]) -> Iterator[Resource]:
+        """Resources on all patients together, each checked before it passes, as far as it can be wrong alone.
+
+        They lead to patients of all groups, whose ids are not kept: who makes them says that these are there.
+        """
+        for resource in resources:
+            if self._extent != "none":
+                self._check_alone(orjson.loads(orjson.dumps(resource)))
+            yield resource
+
+    def _check_alone(self, resource: Resource) -> None:
+        kind = resource["resourceType"]
+        problems = self._rules.problems(resource)
+        if not problems:
+            facts = facts_of(resource, self._rules)
+            problems = [*facts.problems, *disorder(facts.periods)]
+        if not problems and self._extent == "full":
+            problems = problems_in_full(resource, self._rules)
+            self._report.in_full += 1
+        for problem in problems:
+            self._refuse(f"{kind}/{resource.get('id')}", problem)
+        self._report.validated[kind] = self._report.validated.get(kind, 0) + 1
 
     def end_group(self) -> None:
         """Check what the resources of a group of subjects say of one another."""

@@ -162,6 +162,10 @@ def best_coding(concept: Element, kind: Kind) -> Element | None:
     coded = [coding for coding in codings if text(coding, "code") is not None]
     if len(coded) < 2:
         return coded[0] if coded else None
+    stated = [coding for coding in coded if "userSelected" in coding]
+    if len(stated) == 1 and stated[0]["userSelected"] is True:
+        # The others are translations of it. Where each of several says so or not, it is of a choice on a screen.
+        return stated[0]
     return min(coded, key=lambda coding: _rank(kind, text(coding, "system")))
 
 
