@@ -191,7 +191,7 @@ def _presence(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def _closest(queries: sparse.csr_matrix, base: sparse.csr_matrix) -> tuple[Floats, Floats]:
-    """(queries,) the largest Jaccard index with a row of `base`, and the largest share of a row that one of them has."""
+    """(queries,) the largest Jaccard index with a row of `base`, and the largest share of it that one of them has."""
     sizes, own = np.diff(base.indptr).astype(np.float32), np.diff(queries.indptr).astype(np.float32)
     jaccard, contained = np.zeros(len(own)), np.zeros(len(own))
     other = base.T.toarray() if base.shape[1] <= histories.DENSE else base.T.tocsr()

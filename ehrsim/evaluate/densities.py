@@ -31,7 +31,7 @@ from ehrsim.evaluate.features import features, plan
 from ehrsim.evaluate.histories import MOST_PATIENTS, Histories, Tokens, matrices, nearest
 from ehrsim.evaluate.membership import Flags, Labels, Membership
 from ehrsim.evaluate.patterns import vocabulary
-from ehrsim.evaluate.resampling import Floats
+from ehrsim.evaluate.resampling import Floats, subjects
 
 WAYS: dict[str, Callable[[Histories], Tokens]] = {
     "nearest by codes": histories.code_tokens,
@@ -135,7 +135,7 @@ def _odds(cohorts: tuple[pl.LazyFrame, ...], seed: int) -> Floats:
     members, others, synthetic, reference = cohorts
     told = plan(synthetic, reference)
     matrix = np.vstack([features(events, told).matrix for events in (synthetic, reference)])
-    label = np.repeat([True, False], [len(histories.subjects(events)) for events in (synthetic, reference)])
+    label = np.repeat([True, False], [len(subjects(events)) for events in (synthetic, reference)])
     known = np.isfinite(matrix).any(axis=0)
     model = two_sample.classifier(seed).fit(matrix[:, known], label)
     return np.concatenate(
@@ -193,10 +193,12 @@ class Transitions(NamedTuple):
         again = np.bincount(visits.indices[~first], minlength=len(columns))
         once = np.bincount(visits.indices[first], minlength=len(columns))
         had = np.bincount(visits.indices[first], later[first], len(columns))
-        rates = np.stack([
-            (once + SMOOTHING * general) / (visits.shape[0] - had + SMOOTHING),
-            (again + SMOOTHING * general) / (had + SMOOTHING),
-        ])
+        rates = np.stack(
+            [
+                (once + SMOOTHING * general) / (visits.shape[0] - had + SMOOTHING),
+                (again + SMOOTHING * general) / (had + SMOOTHING),
+            ]
+        )
         return cls(columns, after.astype(np.float32), rates)
 
     def score(self, history: Histories) -> Floats:
@@ -210,7 +212,7 @@ class Transitions(NamedTuple):
         first, _ = _first_and_later(visits, patient)
         known = np.where(first, self.rates[0][visits.indices], self.rates[1][visits.indices])
         gained = np.bincount(row[first], (self.rates[1] - self.rates[0])[visits.indices[first]], visits.shape[0])
-        total = self.rates[0].sum() + _before(gained, patient)
+        total = self.rates[0].sum() + _before(gained.astype(np.float64), patient)
         given, expected = self._given(visits, patient, known, total)
         logs = np.bincount(row, np.log((known + given) / 2), visits.shape[0]) - (total + expected) / 2
         count = np.bincount(patient, minlength=history.visits.patients)

@@ -67,7 +67,7 @@ class Guess(msgspec.Struct, frozen=True):
 
     code: str
     attack: str
-    """`nearest`: the most similar synthetic patient has it; `classifier`: a logistic regression of synthetic patients"""
+    """`nearest`: the most similar synthetic patient has it; `classifier`: logistic regression of synthetic patients"""
     risk: Risk
     """of members beyond non-members: leakage"""
     prevalence: float
@@ -144,9 +144,7 @@ def singling_out(targets: _Targets, *, predicates: int = PREDICATES, seed: int =
     one = rng.permutation(single)[:predicates]
     many = _conjunctions(synthetic, predicates, rng)
     members = targets.members.patients
-    return SinglingOut(
-        _isolation([np.array([part]) for part in one], real, members), _isolation(many, real, members)
-    )
+    return SinglingOut(_isolation([np.array([part]) for part in one], real, members), _isolation(many, real, members))
 
 
 def _parts(history: Histories) -> Tokens:
@@ -236,7 +234,7 @@ def linkability(targets: _Targets, *, neighbours: int = NEIGHBOURS, seed: int = 
         found.append([nearest(queries, synthetic, neighbours) for queries in (members, others)])
     linked = []
     for left, right in zip(*found, strict=True):
-        same = left.index[:, :, None] == right.index[:, None, :]
+        same = left.place[:, :, None] == right.place[:, None, :]
         alike = (left.similarity > 0)[:, :, None] & (right.similarity > 0)[:, None, :]
         linked.append((same & alike).any(axis=(1, 2)))
     attack, control = (rate(int(one.sum()), len(one)) for one in linked)
@@ -262,7 +260,7 @@ def attribute_inference(targets: _Targets, guessed: list[str] | None = None, *, 
         # The column of the matrices that tells the code itself is hidden, and what is left made of unit length again.
         hidden = [_without(matrix, int(np.searchsorted(used, column))) for matrix in shown]
         carriers = has[2][:, number]
-        called["nearest"].append([carriers[nearest(one, hidden[2]).index[:, 0]] for one in hidden[:2]])
+        called["nearest"].append([carriers[nearest(one, hidden[2]).place[:, 0]] for one in hidden[:2]])
         called["classifier"].append(_classified(hidden, carriers))
     prevalence = has[1].mean(axis=0)
     guesses = [
@@ -339,4 +337,3 @@ def _one_each(calls: list[list[NDArray[np.bool_]]], has: list[NDArray[np.bool_]]
         rows = np.flatnonzero(called.any(axis=1))
         rates.append(rate(int(truth[rows, chosen[rows]].sum()) if calls else 0, len(rows)))
     return excess(rates[0], rates[1])
-

@@ -67,15 +67,20 @@ def some(events: pl.LazyFrame, most: int = MOST_PATIENTS, *, seed: int = 0) -> p
 
 def histories(events: pl.LazyFrame, vocabulary: pl.Series) -> Histories:
     """The records of a cohort over the codes of a `patterns.vocabulary`."""
+    everyone = person(events)
+    measured = events.filter(pl.col("numeric_value").is_finite()).select("subject_id", "code", "numeric_value")
+    rows = measured.collect()
+    place = everyone["subject_id"].search_sorted(rows["subject_id"]).cast(pl.Int64)
+    values = rows.select(place.alias("patient"), "code", pl.col("numeric_value").cast(pl.Float64).alias("value"))
+    return Histories(everyone, incidence(events, vocabulary), vocabulary, values)
+
+
+def person(events: pl.LazyFrame) -> pl.DataFrame:
+    """What is known of every patient beside visits; see `Histories`."""
     race = pl.col("code").filter(pl.col("code").str.starts_with("RACE//")).min().str.strip_prefix("RACE//")
     born = pl.col("time").filter(pl.col("code") == codes.BIRTH).min()
     facts = events.group_by("subject_id").agg(race=race, born=born).collect()
-    person = records(events).join(facts, on="subject_id", how="left", maintain_order="left")
-    measured = events.filter(pl.col("numeric_value").is_finite()).select("subject_id", "code", "numeric_value")
-    rows = measured.collect()
-    place = person["subject_id"].search_sorted(rows["subject_id"]).cast(pl.Int64)
-    values = rows.select(place.alias("patient"), "code", pl.col("numeric_value").cast(pl.Float64).alias("value"))
-    return Histories(person, incidence(events, vocabulary), vocabulary, values)
+    return records(events).join(facts, on="subject_id", how="left", maintain_order="left")
 
 
 def groups(person: pl.DataFrame) -> dict[str, NDArray[np.str_]]:
@@ -153,7 +158,8 @@ def run_tokens(history: Histories) -> Tokens:
     """The sets of codes of single visits, and those of two visits in a row."""
     keys, patient = visit_keys(history), history.visits.patient
     parts = [run_keys(keys, patient, length) for length in (1, 2)]
-    pair = np.stack([np.concatenate([part[1] for part in parts]).astype(np.uint64), np.concatenate([p[0] for p in parts])])
+    owner, key = (np.concatenate([part[which] for part in parts]) for which in (1, 0))
+    pair = np.stack([owner.astype(np.uint64), key])
     found = np.unique(pair, axis=1)
     return Tokens(found[0].astype(np.int64), found[1], np.ones(found.shape[1]), history.visits.patients)
 
@@ -163,9 +169,7 @@ def value_tokens(history: Histories) -> Tokens:
     value = pl.col("value").round_sig_figs(DIGITS)
     rows = history.values.select("patient", key=pl.struct("code", value).hash(seed=11)).unique()
     rows = rows.sort("patient", "key")
-    return Tokens(
-        rows["patient"].to_numpy(), rows["key"].to_numpy(), np.ones(rows.height), history.visits.patients
-    )
+    return Tokens(rows["patient"].to_numpy(), rows["key"].to_numpy(), np.ones(rows.height), history.visits.patients)
 
 
 def matrices(*cohorts: Tokens) -> list[sparse.csr_matrix]:
@@ -194,18 +198,20 @@ class Neighbours(NamedTuple):
 
     similarity: NDArray[np.float32]
     """(patients, number) cosine, 1 for the same"""
-    index: Indices
-    """(patients, number)"""
+    place: Indices
+    """(patients, number) of each in `base`"""
 
 
-def nearest(queries: sparse.csr_matrix, base: sparse.csr_matrix, number: int = 1, *, itself: bool = False) -> Neighbours:
+def nearest(
+    queries: sparse.csr_matrix, base: sparse.csr_matrix, number: int = 1, *, itself: bool = False
+) -> Neighbours:
     """The `number` patients of `base` that are most similar to each of `queries`; of equals those that come first.
 
     With `itself`, both are the same cohort, and nobody is a neighbour of their own.
     """
     number = min(number, base.shape[0] - itself)
     similarity = np.zeros((queries.shape[0], number), np.float32)
-    index = np.zeros((queries.shape[0], number), np.int64)
+    place = np.zeros((queries.shape[0], number), np.int64)
     other = base.T.toarray() if base.shape[1] <= DENSE else base.T.tocsr()
     for begin in range(0, queries.shape[0], 256):
         part = queries[begin : begin + 256] @ other
@@ -218,5 +224,5 @@ def nearest(queries: sparse.csr_matrix, base: sparse.csr_matrix, number: int = 1
         else:
             best = np.argpartition(-found, number - 1, axis=1)[:, :number]
             best = best[rows, np.lexsort((best, -found[rows, best]), axis=1)]
-        index[begin : begin + 256], similarity[begin : begin + 256] = best, found[rows, best]
-    return Neighbours(similarity, index)
+        place[begin : begin + 256], similarity[begin : begin + 256] = best, found[rows, best]
+    return Neighbours(similarity, place)

@@ -6,11 +6,12 @@ a member; where they come from is the threat model (`ehrsim.evaluate.densities`:
 the same source that neither training nor early stopping nor the attacker's reference has seen.
 
 An attacker tries several attacks and keeps the best. The best of many looks good by chance alone, so the choice is paid
-for: attack and threshold are chosen on one half of the targets and judged on the other, and the other way about.
+for: the attack is chosen on one half of the targets and judged on the other, and the other way about. Thresholds are
+those that few enough of all non-members exceed; the bounds of a rate are exact given the threshold.
 
 Figures hold for the attacks tried, on average over the targets. Other attacks may do better: they are lower bounds of
-what leaks, and no proof of anonymity. Where `blind` is off 0.5, members differ from non-members before any attack (other
-years, another hospital), and the figures measure that as well (Das et al. 2024, "Blind Baselines Beat Membership
+what leaks, and no proof of anonymity. Where `blind` is off 0.5, members differ from non-members before any attack
+(other years, another hospital), and the figures measure that as well (Das et al. 2024, "Blind Baselines Beat Membership
 Inference Attacks for Foundation Models").
 """
 
@@ -47,7 +48,7 @@ class Detection(msgspec.Struct, frozen=True):
     accused: Rate
     """of the non-members: the false positive rate that came of it"""
     resolved: bool
-    """False where there are too few non-members to see a rate so low; the attacker then tolerates none of them."""
+    """False where non-members are too few to see a rate so low: then none of them is tolerated, and more may come."""
     attacks: tuple[str, str]
     """Chosen on either half, and judged on the other."""
 
@@ -83,11 +84,21 @@ class Membership(msgspec.Struct, frozen=True):
 
     @property
     def passes(self) -> bool:
-        """Whether the upper bound of the AUC is 0.60 at most, and the lower of found at 1 % 0.02, in all groups too."""
-        figures: list[Membership | Group] = [self, *self.groups]
-        return all(
-            one.auc.interval[1] <= AUC_BAR and one.detections[0].found.low <= TRUE_POSITIVE_BAR for one in figures
-        )
+        """Whether the AUC is shown to be 0.60 at most, and that found at 1 % is not shown to be more than 2 %."""
+        return self.auc.interval[1] <= AUC_BAR and self.detections[0].found.low <= TRUE_POSITIVE_BAR
+
+    @property
+    def exposed(self) -> list[Group]:
+        """The groups for which an AUC above 0.60 is shown, or more than 2 % found at 1 %.
+
+        Small groups have wide intervals, so that they are not held to the upper bound. Of many groups at the very bar
+        one in twenty is here by chance.
+        """
+        return [
+            one
+            for one in self.groups
+            if one.auc.interval[0] > AUC_BAR or one.detections[0].found.low > TRUE_POSITIVE_BAR
+        ]
 
 
 def infer(
@@ -156,10 +167,11 @@ def _halves(member: Flags, seed: int) -> Indices:
 
 def _chosen(scores: Mapping[str, Floats], member: Flags, half: Indices) -> tuple[str, str]:
     """The attack with the largest AUC on each half."""
-    best = [
-        max(scores, key=lambda name, inside=half == number: area(scores[name][inside], member[inside]))
-        for number in range(HALVES)
-    ]
+    best = []
+    for number in range(HALVES):
+        inside = half == number
+        areas = {name: area(score[inside], member[inside]) for name, score in scores.items()}
+        best.append(max(areas, key=areas.__getitem__))
     return best[0], best[1]
 
 
@@ -169,7 +181,7 @@ def _judged(scores: Mapping[str, Floats], chosen: tuple[str, str], half: Indices
 
 
 class _Detector(msgspec.Struct, frozen=True):
-    """Attacks and thresholds chosen on either half, as they call the targets of the other."""
+    """Attacks chosen on either half, as they call the targets of the other."""
 
     aim: float
     attacks: tuple[str, str]
@@ -181,20 +193,17 @@ class _Detector(msgspec.Struct, frozen=True):
     def choose(cls, scores: Mapping[str, Floats], member: Flags, half: Indices, aim: float) -> _Detector:
         """On each half the attack that finds most members, of equal ones that with the largest AUC."""
         called, names = np.zeros(len(member), bool), []
+        limits = {name: _threshold(score[~member], aim) for name, score in scores.items()}
         for number in range(HALVES):
             inside = half == number
-            limits = {name: _threshold(score[inside & ~member], aim) for name, score in scores.items()}
-
-            def gain(name: str, inside: Flags = inside, limits: dict[str, float] = limits) -> tuple[float, float]:
-                score = scores[name]
-                found = float((score[inside & member] > limits[name]).mean())
-                return found, area(score[inside], member[inside])
-
-            name = max(scores, key=gain)
+            gains = {
+                name: (float((score[inside & member] > limits[name]).mean()), area(score[inside], member[inside]))
+                for name, score in scores.items()
+            }
+            name = max(gains, key=gains.__getitem__)
             called[~inside] = scores[name][~inside] > limits[name]
             names.append(name)
-        fewest = min(int(((half == number) & ~member).sum()) for number in range(HALVES))
-        return cls(aim, (names[0], names[1]), called, fewest * aim >= 1)
+        return cls(aim, (names[0], names[1]), called, int((~member).sum() + 1) * aim >= 1)
 
     def detection(self, member: Flags, inside: Flags | Indices) -> Detection:
         """Its rates among the targets `inside`; all for the halves themselves."""
@@ -210,8 +219,8 @@ class _Detector(msgspec.Struct, frozen=True):
 
 
 def _threshold(score: Floats, aim: float) -> float:
-    """The score that at most the share `aim` of non-members exceed."""
-    tolerated = int(aim * len(score))
+    """The score that the share `aim` of further non-members is expected to exceed at most, none of these if too few."""
+    tolerated = max(int(aim * (len(score) + 1) + 1e-9) - 1, 0)
     return float(np.sort(score)[-1 - tolerated])
 
 
