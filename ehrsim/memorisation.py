@@ -28,7 +28,6 @@ from ehrsim.errors import MissingExtraError
 from ehrsim.evaluate import canaries, histories, membership
 from ehrsim.evaluate.canaries import Exposure
 from ehrsim.evaluate.densities import Transitions
-from ehrsim.evaluate.features import features, plan
 from ehrsim.evaluate.histories import MOST_PATIENTS
 from ehrsim.evaluate.membership import Membership
 from ehrsim.evaluate.patterns import vocabulary
@@ -109,14 +108,14 @@ def _difficulty(tables: list[pl.LazyFrame], found: list[Likelihoods], seed: int)
     simple = [np.mean([one.score(history) for one in fitted], axis=0) for history in told[:-1]]
     own = np.empty(len(odd))
     own[odd], own[~odd] = fitted[0].score(halves[1]), fitted[1].score(halves[0])
-    chosen = plan(*tables)
+    columns = histories.commonest(*told)
     matrices = [
-        np.column_stack([features(events, chosen).matrix, score, np.log(one.steps)])
-        for events, score, one in zip(tables, [*simple, own], found, strict=True)
+        np.column_stack([histories.numbers(history, columns), score, np.log(one.steps)])
+        for history, score, one in zip(told, [*simple, own], found, strict=True)
     ]
     truth = found[-1].nats / found[-1].steps
-    columns = np.isfinite(matrices[-1]).any(axis=0)
-    learned, asked = matrices[-1][:, columns], np.vstack(matrices[:-1])[:, columns]
+    informed = np.isfinite(matrices[-1]).any(axis=0)
+    learned, asked = matrices[-1][:, informed], np.vstack(matrices[:-1])[:, informed]
     # Deviations are learned of predictions for patients whom the prediction has not seen.
     halfway = np.where(odd, *(_trees(seed).fit(learned[half], truth[half]).predict(learned) for half in (~odd, odd)))
     deviation = _trees(seed).fit(learned, np.abs(truth - halfway))

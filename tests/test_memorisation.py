@@ -77,9 +77,7 @@ def test_a_run_of_other_patients_tells_nothing(patients) -> None:
     few = msgspec.structs.replace(OVERFIT, max_steps=60, validate_every=20)
     run = fit(patients["reference"].collect(), model="markov", training=few)
     half = patients["reference"].filter(pl.col("subject_id") % 2 == 0)
-    found = memorisation.membership_by_run(
-        run, patients["members"], patients["others"], half, reference_run=run
-    )
+    found = memorisation.membership_by_run(run, patients["members"], patients["others"], half, reference_run=run)
     assert found.auc.interval[0] < 0.5 < found.auc.interval[1]
     assert found.by_attack["likelihood over another run"].value == 0.5
 
@@ -94,9 +92,7 @@ def test_a_gan_is_attacked_by_its_autoencoder(tiny_run, tiny_events) -> None:
 @pytest.mark.slow
 def test_canaries_planted_often_are_remembered_and_once_in_a_short_training_are_not(patients) -> None:
     everyone = pl.concat(list(patients.values()))
-    often = memorisation.canary_exposure(
-        everyone, model="markov", config=OVERFIT, planted=8, number=32, repeats=8
-    )
+    often = memorisation.canary_exposure(everyone, model="markov", config=OVERFIT, planted=8, number=32, repeats=8)
     assert often.p_value < 1e-3
     assert often.mean > often.chance + 1
     briefly = msgspec.structs.replace(OVERFIT, max_steps=20, validate_every=10)

@@ -10,8 +10,9 @@ AISTATS). The density is estimated in several ways, always by the same for both 
                     two records share: codes, ages of onset, sets of codes of visits, values
     transitions     likelihood of a record, visit by visit, under rates of codes given the visit before and whether the
                     patient had the code already
-    classifier      gradient-boosted trees that tell synthetic from reference patients by features: their odds are a
-                    density ratio
+    classifier      gradient-boosted trees that tell synthetic from reference patients by counts of codes, mean values,
+                    age and sex: their odds are a density ratio
+    all together    the mean rank under all of these
 
 None of them looks at which targets are members.
 """
@@ -19,19 +20,18 @@ None of them looks at which targets are members.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import sparse, stats
 
 from ehrsim.evaluate import histories, membership, two_sample
-from ehrsim.evaluate.features import features, plan
 from ehrsim.evaluate.histories import MOST_PATIENTS, Histories, Tokens, matrices, nearest
 from ehrsim.evaluate.membership import Flags, Labels, Membership
 from ehrsim.evaluate.patterns import vocabulary
-from ehrsim.evaluate.resampling import Floats, subjects
+from ehrsim.evaluate.resampling import Floats
 
 WAYS: dict[str, Callable[[Histories], Tokens]] = {
     "nearest by codes": histories.code_tokens,
@@ -102,7 +102,8 @@ def scores(
     likelihoods = [[Transitions.fit(base).score(target) for target in targets] for base in told[2:]]
     of_synthetic, of_reference = (np.concatenate(both) for both in likelihoods)
     attacks["transitions"] = of_synthetic - of_reference
-    attacks["classifier"] = _odds(cohorts, seed)
+    attacks["classifier"] = _odds(told, seed)
+    attacks["all together"] = np.mean([stats.rankdata(score) / len(score) for score in attacks.values()], axis=0)
     person = pl.concat([target.person for target in targets])
     rarity = _rarest(told)
     blind = {
@@ -118,6 +119,37 @@ def scores(
     return Scores(attacks, blind, member, of_person)
 
 
+def merged(parts: list[Scores], *, seed: int = 0) -> Scores:
+    """The scores of the same members with different non-members and references, judged together.
+
+    Where few real patients are left, each half of them is the reference of the other: all are targets then. Members are
+    shared out among the parts, so that each counts once. What scores with different references are is not comparable:
+    each is replaced by the mean of the shares of members and of non-members of its part that have a lower one.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    rng = np.random.Generator(np.random.Philox(key=[seed, 10]))
+    owner = rng.permutation(np.arange(int(parts[0].member.sum())) % len(parts))
+    kept = [np.append(owner == number, np.ones(int((~part.member).sum()), bool)) for number, part in enumerate(parts)]
+
+    def joined(columns: list[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([column[rows] for column, rows in zip(columns, kept, strict=True)])
+
+    return Scores(
+        {name: joined([_ranks(part.attacks[name], part.member) for part in parts]) for name in parts[0].attacks},
+        {name: joined([_ranks(part.blind[name], part.member) for part in parts]) for name in parts[0].blind},
+        joined([part.member for part in parts]),
+        {name: joined([part.groups[name] for part in parts]) for name in parts[0].groups},
+    )
+
+
+def _ranks(score: Floats, member: Flags) -> Floats:
+    """(targets,) the mean of the shares of members and of others that have a lower score."""
+    below = [np.searchsorted(np.sort(score[member == which]), score, side="left") for which in (True, False)]
+    found: Floats = (below[0] / max(int(member.sum()), 1) + below[1] / max(int((~member).sum()), 1)) / 2
+    return found
+
+
 def _nearer(
     members: sparse.csr_matrix, others: sparse.csr_matrix, synthetic: sparse.csr_matrix, reference: sparse.csr_matrix
 ) -> Floats:
@@ -130,17 +162,16 @@ def _nearer(
     return np.asarray(np.log(far / near))
 
 
-def _odds(cohorts: tuple[pl.LazyFrame, ...], seed: int) -> Floats:
+def _odds(told: list[Histories], seed: int) -> Floats:
     """(targets,) the log odds of being synthetic rather than of the reference."""
-    members, others, synthetic, reference = cohorts
-    told = plan(synthetic, reference)
-    matrix = np.vstack([features(events, told).matrix for events in (synthetic, reference)])
-    label = np.repeat([True, False], [len(subjects(events)) for events in (synthetic, reference)])
+    columns = histories.commonest(*told[2:])
+    matrix = np.vstack([histories.numbers(history, columns) for history in told[2:]])
+    label = np.repeat([True, False], [history.patients for history in told[2:]])
     known = np.isfinite(matrix).any(axis=0)
     model = two_sample.classifier(seed).fit(matrix[:, known], label)
-    return np.concatenate(
-        [model.decision_function(features(events, told).matrix[:, known]) for events in (members, others)]
-    ).astype(np.float64)
+    asked = np.vstack([histories.numbers(history, columns) for history in told[:2]])[:, known]
+    odds: Floats = model.decision_function(asked).astype(np.float64)
+    return odds
 
 
 def _rarest(told: list[Histories]) -> Floats:

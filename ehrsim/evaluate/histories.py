@@ -15,6 +15,7 @@ from ehrsim.evaluate.records import records
 from ehrsim.evaluate.resampling import Floats, Indices, subjects
 
 MOST_PATIENTS = 5_000
+MOST_COUNTED = 150
 AGE_BANDS = ((18, "0-17"), (45, "18-44"), (65, "45-64"), (80, "65-79"), (999, "80 and over"))
 AGES = 1_000
 """Keys of onsets are those of codes times this, and more for the age."""
@@ -100,6 +101,33 @@ def code_counts(history: Histories) -> sparse.csr_matrix:
         (visits.patients, len(visits.patient)),
     )
     return (owner @ visits.codes).tocsr()
+
+
+def commonest(*cohorts: Histories) -> Indices:
+    """The columns of the codes that most patients of some cohorts have, for `numbers`."""
+    having = sum(np.asarray((code_counts(history) > 0).sum(axis=0)).ravel() for history in cohorts)
+    return np.sort(np.argsort(-np.asarray(having), kind="stable")[:MOST_COUNTED]).astype(np.int64)
+
+
+def numbers(history: Histories, columns: Indices) -> Floats:
+    """(patients, features) a row of numbers a patient for trees to learn from, NaN where something is unknown.
+
+    They are age, year of birth, sex, death, visits, codes a visit, and for each of `columns` the visits with the code
+    and the mean of its values. `features.features` tells more and takes longer.
+    """
+    counts, person = code_counts(history), history.person
+    sex = pl.col("sex").replace_strict({"female": 0.0, "male": 1.0}, default=None, return_dtype=pl.Float64)
+    facts = person.select(pl.col("age"), pl.col("born").dt.year(), sex, pl.col("died"), pl.col("visits"))
+    known = facts.select(pl.all().cast(pl.Float64).fill_null(np.nan)).to_numpy()
+    per_visit = np.asarray(counts.sum(axis=1)).ravel() / np.maximum(known[:, -1], 1)
+    places = pl.DataFrame({"code": history.codes.gather(columns), "column": np.arange(len(columns))})
+    values = history.values.join(places, on="code", maintain_order="left")
+    cell = values["patient"].to_numpy() * len(columns) + values["column"].to_numpy()
+    total, number = (np.bincount(cell, weight, history.patients * len(columns)) for weight in (values["value"], None))
+    with np.errstate(invalid="ignore"):
+        means = (total / number).reshape(history.patients, len(columns))
+    measured = np.isfinite(means).any(axis=0) if history.patients else np.zeros(len(columns), bool)
+    return np.hstack([known, per_visit[:, None], counts[:, columns].toarray(), np.where(measured, means, np.nan)])
 
 
 def code_tokens(history: Histories) -> Tokens:

@@ -6,8 +6,9 @@ a member; where they come from is the threat model (`ehrsim.evaluate.densities`:
 the same source that neither training nor early stopping nor the attacker's reference has seen.
 
 An attacker tries several attacks and keeps the best. The best of many looks good by chance alone, so the choice is paid
-for: the attack is chosen on one half of the targets and judged on the other, and the other way about. Thresholds are
-those that few enough of all non-members exceed; the bounds of a rate are exact given the threshold.
+for: an attack is chosen on one half of the targets and judges the other, and the other way about, for many random
+halves. Each target is thus judged by attacks that were chosen without it. Thresholds are those that few enough of all
+non-members exceed; the bounds of a rate are exact given who is called a member.
 
 Figures hold for the attacks tried, on average over the targets. Other attacks may do better: they are lower bounds of
 what leaks, and no proof of anonymity. Where `blind` is off 0.5, members differ from non-members before any attack
@@ -17,21 +18,24 @@ Inference Attacks for Foundation Models").
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from ehrsim.errors import InputError
-from ehrsim.evaluate.exact import Rate, rate
-from ehrsim.evaluate.resampling import DRAWS, Floats, Indices
-from ehrsim.evaluate.two_sample import Area, area, cross_validated_area
+from ehrsim.evaluate.exact import COVERAGE, Rate, rate
+from ehrsim.evaluate.resampling import Floats, Indices
+from ehrsim.evaluate.two_sample import Area
 
 FALSE_POSITIVE_RATES = (0.01, 0.001)
-LEAST = 10
-"""Members and non-members that each half of a group must have for it to be reported."""
-HALVES = 2
+LEAST = 20
+"""Members and non-members that there must be, also in a group for it to be reported."""
+SPLITS = 21
+"""Times that the targets are halved: an odd number, so that most splits agree on who is called a member."""
 AUC_BAR, TRUE_POSITIVE_BAR = 0.60, 0.02
 
 Labels = NDArray[np.str_]
@@ -49,12 +53,12 @@ class Detection(msgspec.Struct, frozen=True):
     """of the non-members: the false positive rate that came of it"""
     resolved: bool
     """False where non-members are too few to see a rate so low: then none of them is tolerated, and more may come."""
-    attacks: tuple[str, str]
-    """Chosen on either half, and judged on the other."""
+    chosen: dict[str, float]
+    """How often each attack was chosen for finding most members."""
 
 
 class Group(msgspec.Struct, frozen=True):
-    """The figures among the targets of one group; the attack and the thresholds are those of all targets."""
+    """The figures among the targets of one group; attacks and thresholds are those of all targets."""
 
     by: str
     name: str
@@ -70,9 +74,9 @@ class Membership(msgspec.Struct, frozen=True):
     members: int
     non_members: int
     auc: Area
-    """of the attack chosen on the other half, 0.5 is chance"""
-    attacks: tuple[str, str]
-    """Chosen for their AUC on either half, and judged on the other."""
+    """of attacks chosen on other targets, 0.5 is chance"""
+    chosen: dict[str, float]
+    """How often each attack was chosen for its AUC."""
     detections: list[Detection]
     by_attack: dict[str, Area]
     """Each attack by itself on all targets; the largest of these is not corrected for being the largest."""
@@ -108,144 +112,174 @@ def infer(
     blind: Mapping[str, Floats] | None = None,
     groups: Mapping[str, Labels] | None = None,
     seed: int = 0,
-    draws: int = DRAWS,
 ) -> Membership:
     """Judge attacks by their scores (targets,) and who is a `member` (targets,).
 
     `blind` are scores that know nothing of what was released. `groups` gives for every division of the targets, as sex
-    or age band, the group of each, "" for none. Intervals of the AUC are of targets drawn again, `draws` times; those
-    of rates are exact. Raises `InputError` where a half would have fewer than 10 members or non-members, or a score is
-    not finite.
+    or age band, the group of each, "" for none. Raises `InputError` where there are fewer than 20 members or
+    non-members, or a score is not finite.
     """
-    if min(member.sum(), (~member).sum()) < HALVES * LEAST:
+    if min(member.sum(), (~member).sum()) < LEAST:
         raise InputError(
             f"{int(member.sum()):,} members and {int((~member).sum()):,} others are too few for membership inference",
-            hint=f"expected {HALVES * LEAST} of each",
+            hint=f"expected {LEAST} of each",
         )
     for name, score in {**scores, **(blind or {})}.items():
         if score.shape != member.shape or not np.isfinite(score).all():
             raise InputError(f"the scores of attack `{name}` are not one finite number for each target")
-    half = _halves(member, seed)
-    chosen = _chosen(scores, member, half)
-    judged = _judged(scores, chosen, half)
-    detectors = [_Detector.choose(scores, member, half, aim) for aim in FALSE_POSITIVE_RATES]
+    halves = _halves(member, seed)
+    attack = _Choice.by_area(scores, member, halves)
+    detectors = [_detector(scores, member, halves, aim) for aim in FALSE_POSITIVE_RATES]
+    everyone = np.ones(len(member), bool)
     found, too_few = [], []
     for by, labels in (groups or {}).items():
         for name in sorted(set(labels.tolist()) - {""}):
             inside = labels == name
-            if _enough(member[inside], half[inside]):
-                found.append(_group(by, name, inside, judged, detectors, member, half, seed, draws))
-            else:
+            sizes = int(member[inside].sum()), int((~member[inside]).sum())
+            if min(sizes) < LEAST:
                 too_few.append(f"{by}: {name}")
-    unseen = None
-    if blind:
-        guesses = _judged(blind, _chosen(blind, member, half), half)
-        unseen = cross_validated_area(guesses, member, half, seed=seed, draws=draws)
-    one = np.zeros_like(half)
+                continue
+            judged = [_detection(detector, member, inside) for detector in detectors]
+            found.append(Group(by, name, *sizes, attack.area(scores, member, inside), judged))
+    guess = _Choice.by_area(blind, member, halves).area(blind, member, everyone) if blind else None
     return Membership(
         members=int(member.sum()),
         non_members=int((~member).sum()),
-        auc=cross_validated_area(judged, member, half, seed=seed, draws=draws),
-        attacks=chosen,
-        detections=[detector.detection(member, half) for detector in detectors],
-        by_attack={name: cross_validated_area(s, member, one, seed=seed, draws=draws) for name, s in scores.items()},
-        blind=unseen,
+        auc=attack.area(scores, member, everyone),
+        chosen=attack.shares(),
+        detections=[_detection(detector, member, everyone) for detector in detectors],
+        by_attack={name: area_of(score, member) for name, score in scores.items()},
+        blind=guess,
         groups=found,
         too_few=too_few,
     )
 
 
-def _halves(member: Flags, seed: int) -> Indices:
-    """(targets,) 0 or 1 at random: half of the members and half of the others are 1."""
-    rng = np.random.Generator(np.random.Philox(key=[seed, 2]))
-    half = np.zeros(len(member), np.int64)
+def area_of(score: Floats, member: Flags) -> Area:
+    """The AUC of a score with its interval (DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837)."""
+    return _area(_placements(score, member), member)
+
+
+def _placements(score: Floats, member: Flags) -> Floats:
+    """(targets,) the share of the others that a member's score exceeds, or of the members that exceed another's.
+
+    Equal scores count half.
+    """
+    placed = np.empty(len(score))
     for which in (True, False):
-        own = rng.permutation(np.flatnonzero(member == which))
-        half[own[::HALVES]] = 1
-    return half
+        own, other = score[member == which], np.sort(score[member != which])
+        below = (np.searchsorted(other, own, "left") + np.searchsorted(other, own, "right")) / 2 / len(other)
+        placed[member == which] = below if which else 1 - below
+    return placed
 
 
-def _chosen(scores: Mapping[str, Floats], member: Flags, half: Indices) -> tuple[str, str]:
-    """The attack with the largest AUC on each half."""
-    best = []
-    for number in range(HALVES):
-        inside = half == number
-        areas = {name: area(score[inside], member[inside]) for name, score in scores.items()}
-        best.append(max(areas, key=areas.__getitem__))
-    return best[0], best[1]
+def _area(placed: Floats, member: Flags) -> Area:
+    """The area from the placements of all targets, cut to 0 and 1."""
+    value = float(placed[member].mean())
+    error = np.sqrt(sum(placed[member == which].var(ddof=1) / (member == which).sum() for which in (True, False)))
+    reach = float(stats.norm.ppf((1 + COVERAGE) / 2) * error)
+    return Area(value, (max(value - reach, 0.0), min(value + reach, 1.0)))
 
 
-def _judged(scores: Mapping[str, Floats], chosen: tuple[str, str], half: Indices) -> Floats:
-    """(targets,) the scores of the attack that was chosen on the half where a target is not."""
-    return np.where(half == 1, scores[chosen[0]], scores[chosen[1]])
+def _halves(member: Flags, seed: int) -> NDArray[np.bool_]:
+    """(splits, targets) at random: half of the members and half of the others are True in each split."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 2]))
+    halves = np.zeros((SPLITS, len(member)), bool)
+    for half in halves:
+        for which in (True, False):
+            half[rng.permutation(np.flatnonzero(member == which))[::2]] = True
+    return halves
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    """For every split the attack that was chosen on each half, and judges the other."""
+
+    halves: Flags
+    """(splits, targets)"""
+    names: list[tuple[str, str]]
+    """of each split, chosen where it is False, and where it is True"""
+
+    @classmethod
+    def by_area(cls, scores: Mapping[str, Floats], member: Flags, halves: Flags) -> _Choice:
+        """The attack with the largest AUC on the half."""
+        return cls.best(halves, lambda inside: {n: _mean(score, member, inside) for n, score in scores.items()})
+
+    @classmethod
+    def best(cls, halves: Flags, gains: Callable[[Flags], Mapping[str, Any]]) -> _Choice:
+        """The attack that gains most on the half, of equal ones the first."""
+        names = []
+        for half in halves:
+            found = [gains(~half), gains(half)]
+            names.append((max(found[0], key=found[0].__getitem__), max(found[1], key=found[1].__getitem__)))
+        return cls(halves, names)
+
+    def judged(self, values: Mapping[str, NDArray[Any]]) -> Iterator[tuple[Flags, NDArray[Any]]]:
+        """For every split and half of it the targets of the half, and the values of the attack chosen on the other."""
+        for half, (first, second) in zip(self.halves, self.names, strict=True):
+            yield half, values[first]
+            yield ~half, values[second]
+
+    def area(self, scores: Mapping[str, Floats], member: Flags, inside: Flags) -> Area:
+        """The AUC among the targets `inside`: the mean of their placements within the halves they are in."""
+        total, number = np.zeros(len(member)), np.zeros(len(member))
+        for half, score in self.judged(scores):
+            own = half & inside
+            if 0 < member[own].sum() < own.sum():
+                total[own] += _placements(score[own], member[own])
+                number[own] += 1
+        known = inside & (number > 0)
+        return _area(total[known] / number[known], member[known])
+
+    def shares(self) -> dict[str, float]:
+        """How often each attack was chosen, those that never were left out."""
+        flat = [name for pair in self.names for name in pair]
+        return {name: flat.count(name) / len(flat) for name in sorted(set(flat), key=lambda name: -flat.count(name))}
+
+
+def _mean(score: Floats, member: Flags, inside: Flags) -> float:
+    """The AUC among some targets."""
+    return float(_placements(score[inside], member[inside])[member[inside]].mean())
 
 
 class _Detector(msgspec.Struct, frozen=True):
-    """Attacks chosen on either half, as they call the targets of the other."""
+    """Who is called a member."""
 
     aim: float
-    attacks: tuple[str, str]
+    chosen: dict[str, float]
     called: Flags
-    """(targets,) taken for a member"""
+    """(targets,) by most of the splits"""
     resolved: bool
 
-    @classmethod
-    def choose(cls, scores: Mapping[str, Floats], member: Flags, half: Indices, aim: float) -> _Detector:
-        """On each half the attack that finds most members, of equal ones that with the largest AUC."""
-        called, names = np.zeros(len(member), bool), []
-        limits = {name: _threshold(score[~member], aim) for name, score in scores.items()}
-        for number in range(HALVES):
-            inside = half == number
-            gains = {
-                name: (float((score[inside & member] > limits[name]).mean()), area(score[inside], member[inside]))
-                for name, score in scores.items()
-            }
-            name = max(gains, key=gains.__getitem__)
-            called[~inside] = scores[name][~inside] > limits[name]
-            names.append(name)
-        return cls(aim, (names[0], names[1]), called, int((~member).sum() + 1) * aim >= 1)
 
-    def detection(self, member: Flags, inside: Flags | Indices) -> Detection:
-        """Its rates among the targets `inside`; all for the halves themselves."""
-        chosen = inside if inside.dtype == bool else np.ones(len(member), bool)
-        hits, alarms = (self.called[chosen & (member == which)] for which in (True, False))
-        return Detection(
-            self.aim,
-            rate(int(hits.sum()), len(hits)),
-            rate(int(alarms.sum()), len(alarms)),
-            self.resolved,
-            self.attacks,
-        )
+def _detector(scores: Mapping[str, Floats], member: Flags, halves: Flags, aim: float) -> _Detector:
+    """Choose the attack that finds most members of a half, of equal ones that with the largest AUC."""
+    over = {name: score > _threshold(score[~member], aim) for name, score in scores.items()}
+
+    def gains(inside: Flags) -> dict[str, tuple[float, float]]:
+        return {
+            n: (float(over[n][inside & member].mean()), _mean(score, member, inside)) for n, score in scores.items()
+        }
+
+    choice = _Choice.best(halves, gains)
+    votes: Indices = np.zeros(len(member), np.int64)
+    for half, called in choice.judged(over):
+        votes += half & called
+    return _Detector(aim, choice.shares(), 2 * votes > len(halves), int((~member).sum() + 1) * aim >= 1)
+
+
+def _detection(detector: _Detector, member: Flags, inside: Flags) -> Detection:
+    """The rates of a detector among the targets `inside`."""
+    hits, alarms = (detector.called[inside & (member == which)] for which in (True, False))
+    return Detection(
+        detector.aim,
+        rate(int(hits.sum()), len(hits)),
+        rate(int(alarms.sum()), len(alarms)),
+        detector.resolved,
+        detector.chosen,
+    )
 
 
 def _threshold(score: Floats, aim: float) -> float:
     """The score that the share `aim` of further non-members is expected to exceed at most, none of these if too few."""
     tolerated = max(int(aim * (len(score) + 1) + 1e-9) - 1, 0)
     return float(np.sort(score)[-1 - tolerated])
-
-
-def _enough(member: Flags, half: Indices) -> bool:
-    """Whether both halves of some targets have enough members and non-members."""
-    sizes = [int(((half == number) & (member == which)).sum()) for number in range(HALVES) for which in (True, False)]
-    return min(sizes) >= LEAST
-
-
-def _group(
-    by: str,
-    name: str,
-    inside: Flags,
-    judged: Floats,
-    detectors: list[_Detector],
-    member: Flags,
-    half: Indices,
-    seed: int,
-    draws: int,
-) -> Group:
-    return Group(
-        by,
-        name,
-        int(member[inside].sum()),
-        int((~member[inside]).sum()),
-        cross_validated_area(judged[inside], member[inside], half[inside], seed=seed, draws=draws),
-        [detector.detection(member, inside) for detector in detectors],
-    )

@@ -57,7 +57,7 @@ def world() -> Callable[..., pl.LazyFrame]:
 
 @pytest.fixture(scope="session")
 def rich(world) -> Callable[..., pl.LazyFrame]:
-    """Samples of the world with two more codes a visit, of a hundred: records long enough to be told from each other."""
+    """Samples of the world with two more codes a visit, of a hundred: records long enough to be told apart."""
 
     def sample(patients: int, seed: int) -> pl.LazyFrame:
         table = world(patients, seed)

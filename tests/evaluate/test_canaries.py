@@ -44,7 +44,12 @@ def test_canaries_have_the_visits_of_patients_and_contents_at_random(world) -> N
     counts = content["code"].value_counts()["count"]
     assert counts.min() > 0.6 * counts.max(), "every code is as likely as any other"
     known = frame.collect().select("code", "unit").unique()
-    assert made.events.select("code", "unit").unique().join(known, on=["code", "unit"], how="anti", nulls_equal=True).is_empty()
+    assert (
+        made.events.select("code", "unit")
+        .unique()
+        .join(known, on=["code", "unit"], how="anti", nulls_equal=True)
+        .is_empty()
+    )
     assert content.filter(pl.col("code").str.starts_with("LOINC"))["numeric_value"].null_count() == 0
     assert candidates(frame, canaries=6, number=40, seed=2).events.equals(made.events)
     assert not candidates(frame, canaries=6, number=40, seed=3).events.equals(made.events)

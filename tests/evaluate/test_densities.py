@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +88,9 @@ def history(*records: list[set[int]], codes: int) -> Histories:
     patient = np.repeat(np.arange(len(records)), [len(record) for record in records])
     start = np.arange(len(visits)).astype("datetime64[us]")
     person = pl.DataFrame({"subject_id": np.arange(len(records))})
-    return Histories(person, Visits(matrix, patient, start, len(records)), pl.Series([str(c) for c in range(codes)]), pl.DataFrame())
+    return Histories(
+        person, Visits(matrix, patient, start, len(records)), pl.Series([str(c) for c in range(codes)]), pl.DataFrame()
+    )
 
 
 def test_the_likelihood_of_transitions_is_that_of_a_loop() -> None:
@@ -100,23 +103,27 @@ def test_the_likelihood_of_transitions_is_that_of_a_loop() -> None:
     model = densities.Transitions.fit(told)
     number = sum(len(record) for record in records)
     general = np.array([(sum(c in v for r in records for v in r) + 0.5) / (number + 1) for c in range(6)])
-    pairs = [(a, b) for record in records for a, b in zip(record[:-1], record[1:], strict=True)]
-    after = np.array([
+    pairs = [(a, b) for record in records for a, b in pairwise(record)]
+    after = np.array(
         [
-            (sum(d in a and c in b for a, b in pairs) + 10 * general[c]) / (sum(d in a for a, _ in pairs) + 10)
-            for c in range(6)
+            [
+                (sum(d in a and c in b for a, b in pairs) + 10 * general[c]) / (sum(d in a for a, _ in pairs) + 10)
+                for c in range(6)
+            ]
+            for d in range(6)
         ]
-        for d in range(6)
-    ])
+    )
     had = [(set().union(*record[:place]), visit) for record in records for place, visit in enumerate(record)]
-    rates = np.array([
+    rates = np.array(
         [
-            (sum(c in visit and (c in before) == known for before, visit in had) + 10 * general[c])
-            / (sum((c in before) == known for before, _ in had) + 10)
-            for c in range(6)
+            [
+                (sum(c in visit and (c in before) == known for before, visit in had) + 10 * general[c])
+                / (sum((c in before) == known for before, _ in had) + 10)
+                for c in range(6)
+            ]
+            for known in (False, True)
         ]
-        for known in (False, True)
-    ])
+    )
     np.testing.assert_allclose(model.after, after, rtol=1e-6)
     np.testing.assert_allclose(model.rates, rates, rtol=1e-9)
     expected = []

@@ -24,7 +24,7 @@ def test_runs_are_equal_where_their_visits_are() -> None:
         assert owner.tolist() == [patient[at] for at in places]
         runs = [tuple(kind[at : at + length]) for at in places]
         assert len(set(runs)) == len(np.unique(begun))
-        assert {run: key for run, key in zip(runs, begun, strict=True)} == dict(zip(reversed(runs), begun[::-1], strict=True))
+        assert len(set(zip(runs, begun.tolist(), strict=True))) == len(set(runs))
         again, _ = run_keys(keys, patient, length)
         assert again.tolist() == begun.tolist(), "also without the shorter ones given"
 
@@ -43,7 +43,9 @@ def test_similarity_is_the_cosine_of_weighted_tokens() -> None:
 @pytest.mark.parametrize("columns", [30, 3_000])
 def test_the_nearest_are_those_of_a_full_sort(columns: int) -> None:
     rng = np.random.Generator(np.random.Philox(key=2))
-    base, queries = (sparse.random_array((size, columns), density=20 / columns, rng=rng, format="csr") for size in (300, 270))
+    base, queries = (
+        sparse.random_array((size, columns), density=20 / columns, rng=rng, format="csr") for size in (300, 270)
+    )
     base, queries = base.astype(np.float32), queries.astype(np.float32)
     full = (queries @ base.T).toarray()
     found = nearest(queries, base, 3)
