@@ -53,6 +53,11 @@ class Patients(NamedTuple):
     others: list[tuple[pl.LazyFrame, pl.LazyFrame]]
 
 
+def whole(events: pl.LazyFrame, most: int, seed: int) -> pl.LazyFrame:
+    """Some patients with all columns, as a run needs them."""
+    return some(events, most, seed=seed, columns=event_table.COLUMNS)
+
+
 def halves(events: pl.LazyFrame, seed: int) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Two halves of the patients at random."""
     everyone = subjects(events)
@@ -66,21 +71,25 @@ def halves(events: pl.LazyFrame, seed: int) -> tuple[pl.LazyFrame, pl.LazyFrame]
 def patients(source: str | Path | pl.DataFrame, others: pl.LazyFrame | None, most: int, seed: int) -> Patients:
     """Who takes part."""
     if isinstance(source, pl.DataFrame):
-        of_split = {name: event_table.only(source.lazy(), name) for name in ("train", "tuning")}
-        members = some(of_split["train"], most, seed=seed)
+        members = whole(event_table.only(source.lazy(), "train"), most, seed)
     else:
-        members = some(event_table.read_events(source, "train"), most, seed=seed)
+        members = whole(event_table.read_events(source, "train"), most, seed)
     if others is not None:
-        return Patients(members, [halves(some(others, 2 * most, seed=seed), seed)])
-    left = [some(event_table.read_events(source, name), most, seed=seed) for name in ("held_out", "tuning")]
+        return Patients(members, [halves(whole(others, 2 * most, seed), seed)])
+    left = [whole(event_table.read_events(source, name), most, seed) for name in ("held_out", "tuning")]
     return Patients(members, [(left[0], left[1]), (left[1], left[0])])
 
 
-def by_data(who: Patients, synthetic: pl.LazyFrame, seed: int) -> Membership:
-    """Membership inference with the synthetic data alone."""
-    found = densities.merged(
-        [densities.scores(who.members, one, synthetic, other, seed=seed) for one, other in who.others], seed=seed
-    )
+def by_data(who: Patients, synthetic: pl.LazyFrame, steps: int, seed: int) -> Membership:
+    """Membership inference with the synthetic data alone, with sequence models trained for some `steps` if any."""
+    parts = [densities.scores(who.members, one, synthetic, other, seed=seed) for one, other in who.others]
+    if steps:
+        config = training_config("small", max_steps=steps, min_patients=3)
+        for part, (one, other) in zip(parts, who.others, strict=True):
+            part.attacks["sequence model"] = memorisation.sequence_scores(
+                [who.members, one], synthetic, other, config=config
+            )
+    found = densities.merged(parts, seed=seed)
     return membership.infer(found.attacks, found.member, blind=found.blind, groups=found.groups, seed=seed)
 
 
@@ -113,9 +122,7 @@ def shown_risk(name: str, risk: Risk) -> None:
         return
     verdict = "ok" if risk.high <= RISK_BAR else "over the bar" if risk.low > RISK_BAR else "not shown"
     text = f"{risk.value:.3f} [{risk.low:.3f}, {risk.high:.3f}]"
-    counts = (
-        f"{risk.attack.successes:,}/{risk.attack.trials:,} against {risk.control.successes:,}/{risk.control.trials:,}"
-    )
+    counts = " against ".join(f"{one.successes:,}/{one.trials:,}" for one in (risk.attack, risk.control))
     print(f"{name:<32} {text:<24} {verdict:<14} {counts}", file=sys.stderr)
 
 
@@ -151,6 +158,9 @@ def main() -> None:
     parser.add_argument("--others", help="a MEDS folder of other real patients of the same source")
     parser.add_argument("--reference-population", action="store_true", help="others are of the built-in population")
     parser.add_argument("--most", type=int, default=2_500, help="patients of each kind at most")
+    parser.add_argument(
+        "--sequence-steps", type=int, default=0, help="also attack by sequence models, so many steps each"
+    )
     parser.add_argument("--memorised", action="store_true", help="training patients stand for simulated ones")
     parser.add_argument("--real", action="store_true", help="other real patients stand for simulated ones")
     options = parser.parse_args()
@@ -168,7 +178,7 @@ def main() -> None:
     if options.real:
         first, second = halves(who.others[0][1], 1)
         who, synthetic = Patients(who.members, [(who.others[0][0], first)]), second
-    synthetic = some(synthetic, 2 * most)
+    synthetic = whole(synthetic, 2 * most, 0)
     non_members = pl.concat([one for one, _ in who.others]) if len(who.others) > 1 else who.others[0][0]
     found: dict[str, Any] = {}
     seconds: dict[str, dict[str, float]] = {}
@@ -178,7 +188,10 @@ def main() -> None:
         seconds[name] = {"cpu": rounded(taken.cpu), "wall": rounded(taken.wall)}
         return found[name]
 
-    shown("synthetic data alone", measured("membership_by_data", lambda: by_data(who, synthetic, 0)))
+    shown(
+        "synthetic data alone",
+        measured("membership_by_data", lambda: by_data(who, synthetic, options.sequence_steps, 0)),
+    )
     if run is not None:
         one, other = who.others[0]
         by_run = measured("membership_by_run", lambda: memorisation.membership_by_run(run, who.members, one, other))

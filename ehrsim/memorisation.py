@@ -11,7 +11,8 @@ than others; but some records are likelier than others under any model, which hi
                         "Membership Inference Attacks From First Principles", with one reference model; a strong attack)
 
 A run folder says more than synthetic data does: never release one as if it were data. The figures of
-`ehrsim.evaluate.densities` are for data alone.
+`ehrsim.evaluate.densities` are for data alone, and so are those of `sequence_scores`: an attack that has no run folder
+but trains models of its own, one on the synthetic data and one on the reference. It takes minutes.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ def membership_by_run(
     each are looked at, those left out of whom neither a visit nor a life span is known. `draws` are of the latents of a
     model that has some. Raises `InputError` for too few targets, `MissingExtraError` without scikit-learn.
     """
-    tables = [histories.some(events, most, seed=seed) for events in (members, non_members, reference)]
+    tables = [
+        histories.some(events, most, seed=seed, columns=event_table.COLUMNS)
+        for events in (members, non_members, reference)
+    ]
     found = [likelihood.of_patients(run, events, draws=draws) for events in tables]
     tables = [_only(events, one) for events, one in zip(tables, found, strict=True)]
     per_step = [one.nats / one.steps for one in found]
@@ -79,6 +83,38 @@ def membership_by_run(
     member = np.repeat([True, False], [len(one.nats) for one in found[:2]])
     blind = {"difficulty": expected, "more difficulty": -expected, "steps": steps, "fewer steps": -steps}
     return membership.infer(attacks, member, blind=blind, groups=histories.groups(person), seed=seed)
+
+
+def sequence_scores(
+    targets: list[pl.LazyFrame],
+    synthetic: pl.LazyFrame,
+    reference: pl.LazyFrame,
+    *,
+    model: str = "vae",
+    preset: str = "small",
+    config: TrainingConfig | None = None,
+    progress: Progress = silent,
+) -> Floats:
+    """(patients of all targets,) how much likelier each is under a model of the synthetic data than under one of the
+    reference, in nats a step: the density ratio of DOMIAS with sequence models.
+
+    The threat model is that of `ehrsim.evaluate.densities`, to whose attacks it may be added: the attacker trains both
+    models himself, of the same kind and for as long, and has no run folder. Whoever has neither a visit nor a life span
+    gets 0, as if both were as likely. Raises `InputError` as training does.
+    """
+    ratios = []
+    runs = [
+        training.fit(events.select(event_table.COLUMNS), model=model, preset=preset, training=config, progress=progress)
+        for events in (synthetic, reference)
+    ]
+    for events in targets:
+        of_synthetic, of_reference = (likelihood.of_patients(run, events) for run in runs)
+        ratio = _matched(of_synthetic, of_reference)
+        everyone = subjects(events).to_numpy()
+        found = np.zeros(len(everyone))
+        found[np.searchsorted(everyone, of_synthetic.subject)] = ratio
+        ratios.append(found)
+    return np.concatenate(ratios)
 
 
 def _only(events: pl.LazyFrame, found: Likelihoods) -> pl.LazyFrame:

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from ehrsim import events, likelihood, memorisation, runs
+from ehrsim.evaluate import membership
 from ehrsim.models.vae import VAEConfig
 from ehrsim.optimisation import TrainingConfig
 from ehrsim.training import fit
@@ -52,7 +53,9 @@ def test_the_likelihoods_of_patients_add_up_to_the_score(tiny_run, tiny_events) 
     assert found.steps.sum() == whole.visits
     assert found.subject.tolist() == tiny_events["subject_id"].unique().sort().to_list()
     some = likelihood.of_patients(run, tiny_events.filter(pl.col("subject_id") % 3 == 0))
-    np.testing.assert_allclose(some.nats, found.nats[found.subject % 3 == 0], rtol=1e-4)
+    # Where in its tie a value stands is drawn for all patients of a table, so that others move it a little.
+    np.testing.assert_allclose(some.nats, found.nats[found.subject % 3 == 0], rtol=2e-2)
+    assert some.subject.tolist() == found.subject[found.subject % 3 == 0].tolist()
 
 
 @pytest.mark.slow
@@ -80,6 +83,17 @@ def test_a_run_of_other_patients_tells_nothing(patients) -> None:
     found = memorisation.membership_by_run(run, patients["members"], patients["others"], half, reference_run=run)
     assert found.auc.interval[0] < 0.5 < found.auc.interval[1]
     assert found.by_attack["likelihood over another run"].value == 0.5
+
+
+@pytest.mark.slow
+def test_models_of_the_attackers_own_find_training_patients_in_what_was_handed_out(patients) -> None:
+    targets = [patients["members"], patients["others"]]
+    brief = msgspec.structs.replace(OVERFIT, max_steps=150, validate_every=50)
+    score = memorisation.sequence_scores(
+        targets, patients["members"], patients["reference"], model="markov", config=brief
+    )
+    member = np.repeat([True, False], [60, 140])
+    assert membership.area_of(score, member).interval[0] > 0.8
 
 
 @pytest.mark.slow

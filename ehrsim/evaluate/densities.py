@@ -73,14 +73,9 @@ def membership_by_data(
     trained on; no patient may be in two of the tables. At most `most` patients of each are looked at. Raises
     `InputError` for too few targets, `MissingExtraError` without scikit-learn.
     """
-    cohorts = (some_of(frame, most, seed) for frame in (members, non_members, synthetic, reference))
+    cohorts = (histories.some(frame, most, seed=seed) for frame in (members, non_members, synthetic, reference))
     found = scores(*cohorts, seed=seed)
     return membership.infer(found.attacks, found.member, blind=found.blind, groups=found.groups, seed=seed)
-
-
-def some_of(events: pl.LazyFrame, most: int, seed: int) -> pl.LazyFrame:
-    """`histories.some`, for all cohorts alike."""
-    return histories.some(events, most, seed=seed)
 
 
 def scores(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from ehrsim.evaluate.resampling import Floats, Indices, subjects
 MOST_PATIENTS = 5_000
 MOST_COUNTED = 150
 AGE_BANDS = ((18, "0-17"), (45, "18-44"), (65, "45-64"), (80, "65-79"), (999, "80 and over"))
+COLUMNS = ("subject_id", "time", "code", "numeric_value", "visit_id")
 AGES = 1_000
 """Keys of onsets are those of codes times this, and more for the age."""
 DENSE = 2_000
@@ -56,8 +58,14 @@ class Tokens(NamedTuple):
     patients: int
 
 
-def some(events: pl.LazyFrame, most: int = MOST_PATIENTS, *, seed: int = 0) -> pl.LazyFrame:
-    """The events of `most` patients of a cohort at random, of all if there are no more; they are in memory then."""
+def some(
+    events: pl.LazyFrame, most: int = MOST_PATIENTS, *, seed: int = 0, columns: Sequence[str] = COLUMNS
+) -> pl.LazyFrame:
+    """The events of `most` patients of a cohort at random, of all if there are no more; they are in memory then.
+
+    Of the columns, those that histories are made from, or `columns`.
+    """
+    events = events.select(columns)
     everyone = subjects(events)
     if len(everyone) > most:
         rng = np.random.Generator(np.random.Philox(key=[seed, 3]))

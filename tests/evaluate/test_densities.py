@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from ehrsim.evaluate import densities
+from ehrsim.evaluate import densities, membership
 from ehrsim.evaluate.histories import Histories
 from ehrsim.evaluate.patterns import Visits
 
@@ -77,6 +77,23 @@ def test_outliers_are_groups_of_their_own(real, world) -> None:
     assert (outlier == "rare codes").sum() == PATIENTS * 2 // 20
     visits = found.blind["visits"]
     assert visits[outlier == "long record"].min() >= np.quantile(visits, 0.9)
+
+
+def test_halves_that_are_references_of_each_other_make_all_of_them_targets(real, world) -> None:
+    pairs = [(real.others, real.reference), (real.reference, real.others)]
+    parts = [densities.scores(real.members, one, real.members, other) for one, other in pairs]
+    found = densities.merged(parts, seed=1)
+    assert found.member.sum() == PATIENTS and (~found.member).sum() == 2 * PATIENTS
+    assert membership.infer(found.attacks, found.member).auc.interval[0] > 0.95
+    # Scores with different references need not be alike in scale.
+    moved = parts[1]._replace(attacks={name: 100 * score + 7 for name, score in parts[1].attacks.items()})
+    again = densities.merged([parts[0], moved], seed=1)
+    for name, score in found.attacks.items():
+        np.testing.assert_allclose(again.attacks[name], score)
+    fresh = world(PATIENTS, seed=4)
+    null = densities.merged([densities.scores(real.members, one, fresh, other) for one, other in pairs])
+    area = membership.infer(null.attacks, null.member).auc
+    assert area.interval[0] < 0.5 < area.interval[1]
 
 
 def history(*records: list[set[int]], codes: int) -> Histories:

@@ -80,6 +80,38 @@ def test_some_patients_are_whole_and_the_same_each_time(world) -> None:
     assert len(subjects(few)) == 20
     assert some(events, 20, seed=1).collect().equals(few.collect())
     assert not some(events, 20, seed=2).collect().equals(few.collect())
-    whole = events.collect()
+    whole = events.select(histories.COLUMNS).collect()
     assert few.collect().equals(whole.filter(whole["subject_id"].is_in(subjects(few).implode())))
     assert some(events, 50).collect().equals(whole)
+    assert some(events, 20, seed=1, columns=["code", "subject_id"]).collect_schema().names() == ["code", "subject_id"]
+
+
+def test_numbers_are_counts_means_and_facts(world) -> None:
+    events = world(30, seed=3)
+    told = histories.histories(events, vocabulary(events))
+    columns = histories.commonest(told)
+    found = histories.numbers(told, columns)
+    frame = events.collect()
+    names = told.codes.gather(columns).to_list()
+    glucose = names.index("LOINC//2345-7")
+    values = 6 + len(columns)
+    # The two measurements have means; codes without values have no column of them.
+    assert found.shape == (30, values + 2)
+    for place, subject in enumerate(told.person["subject_id"].to_list()):
+        own = frame.filter(subject_id=subject)
+        assert found[place, 2] == (own["code"] == "GENDER//male").any()
+        assert found[place, 4] == own["visit_id"].n_unique() - 1, "null is the visit of facts"
+        measured = own.filter(code="LOINC//2345-7")["numeric_value"]
+        assert found[place, 6 + glucose] == len(measured)
+        mean = found[place, values + sorted(["LOINC//2345-7", "LOINC//4548-4"]).index("LOINC//2345-7")]
+        assert mean == pytest.approx(measured.mean(), rel=1e-6)
+
+
+def test_groups_are_sex_age_and_race(world) -> None:
+    person = histories.person(world(40, seed=4))
+    found = histories.groups(person)
+    assert set(found["sex"]) == {"female", "male"}
+    assert set(found["race"]) == {""}
+    for age, band in zip(person["age"], found["age"], strict=True):
+        low, _, high = band.replace("80 and over", "80-999").partition("-")
+        assert int(low) <= age < int(high) + 1
