@@ -134,8 +134,7 @@ def numbers(history: Histories, columns: Indices) -> Floats:
     total, number = (np.bincount(cell, weight, history.patients * len(columns)) for weight in (values["value"], None))
     with np.errstate(invalid="ignore"):
         means = (total / number).reshape(history.patients, len(columns))
-    measured = np.isfinite(means).any(axis=0) if history.patients else np.zeros(len(columns), bool)
-    return np.hstack([known, per_visit[:, None], counts[:, columns].toarray(), np.where(measured, means, np.nan)])
+    return np.hstack([known, per_visit[:, None], counts[:, columns].toarray(), means])
 
 
 def code_tokens(history: Histories) -> Tokens:

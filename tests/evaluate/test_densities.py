@@ -86,7 +86,7 @@ def test_halves_that_are_references_of_each_other_make_all_of_them_targets(real,
     assert found.member.sum() == PATIENTS and (~found.member).sum() == 2 * PATIENTS
     assert membership.infer(found.attacks, found.member).auc.interval[0] > 0.95
     # Scores with different references need not be alike in scale.
-    moved = parts[1]._replace(attacks={name: 100 * score + 7 for name, score in parts[1].attacks.items()})
+    moved = parts[1]._replace(attacks={name: 128 * score for name, score in parts[1].attacks.items()})
     again = densities.merged([parts[0], moved], seed=1)
     for name, score in found.attacks.items():
         np.testing.assert_allclose(again.attacks[name], score)
