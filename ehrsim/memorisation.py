@@ -25,7 +25,7 @@ import polars as pl
 
 from ehrsim import events as event_table
 from ehrsim import likelihood, training
-from ehrsim.errors import MissingExtraError
+from ehrsim.errors import InputError, MissingExtraError
 from ehrsim.evaluate import canaries, histories, membership
 from ehrsim.evaluate.canaries import Exposure
 from ehrsim.evaluate.densities import Transitions
@@ -194,7 +194,7 @@ def canary_exposure(
     `planted` canaries are planted `repeats` times each, with `number` candidates. The training patients are those of
     `ehrsim.events.split_of`; pass the training split alone, and the settings of the run that is judged: what a model
     memorises goes by them and by how many patients there are. Raises `InputError` as training and
-    `canaries.candidates` do, and if a candidate has a length of record that no batch holds.
+    `canaries.candidates` do, and where the run knows nothing of what happens to a candidate.
     """
     frame = events.select(event_table.COLUMNS).collect().lazy()
     made = canaries.candidates(frame, canaries=planted, number=number, seed=seed)
@@ -203,6 +203,11 @@ def canary_exposure(
         with_canaries, model=model, preset=preset, model_config=model_config, training=config, progress=progress
     )
     found = likelihood.of_patients(run, made.events)
-    order = made.canary.sort("subject_id").with_columns(nats=pl.Series(found.nats))
-    table = order.sort("canary", "candidate")["nats"].to_numpy().reshape(planted, number)
-    return canaries.exposure(table, repeats=repeats)
+    known = pl.DataFrame({"subject_id": found.subject, "nats": found.nats})
+    ranked = made.canary.join(known, on="subject_id", how="left").sort("canary", "candidate")["nats"]
+    if ranked.null_count():
+        raise InputError(
+            f"the model has no codes of {ranked.null_count():,} of {len(ranked):,} canaries",
+            hint="lower min_patients, or pass more patients",
+        )
+    return canaries.exposure(ranked.to_numpy().reshape(planted, number), repeats=repeats)

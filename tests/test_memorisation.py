@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
 from ehrsim import events, likelihood, memorisation, runs
+from ehrsim.errors import MissingExtraError
 from ehrsim.evaluate import membership
 from ehrsim.models.vae import VAEConfig
 from ehrsim.optimisation import TrainingConfig
@@ -56,6 +59,12 @@ def test_the_likelihoods_of_patients_add_up_to_the_score(tiny_run, tiny_events) 
     # Where in its tie a value stands is drawn for all patients of a table, so that others move it a little.
     np.testing.assert_allclose(some.nats, found.nats[found.subject % 3 == 0], rtol=2e-2)
     assert some.subject.tolist() == found.subject[found.subject % 3 == 0].tolist()
+
+
+def test_scikit_learn_is_an_extra(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ehrsim\[evaluate\]'"):
+        memorisation._trees(0)
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
 from scipy import sparse
 
-from ehrsim.errors import InputError
+from ehrsim.errors import InputError, MissingExtraError
 from ehrsim.evaluate import disclosure, histories
 from ehrsim.evaluate.disclosure import Disclosure
 from ehrsim.evaluate.exact import Risk
@@ -103,3 +105,9 @@ def test_what_cannot_be_asked_is_refused(real) -> None:
         disclosure.disclosure(*real, real[0], guessed=["LOINC//0"])
     with pytest.raises(InputError, match="the synthetic have no codes in visits"):
         disclosure.disclosure(*real, real[0].filter(pl.col("code") == "MEDS_BIRTH"))
+
+
+def test_scikit_learn_is_an_extra(real, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ehrsim\[evaluate\]'"):
+        disclosure.disclosure(*real, real[0], guessed=CODES)
