@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ehrsim import codes
+from ehrsim import codes, events
 from ehrsim.errors import InputError, MissingExtraError
 from ehrsim.evaluate import histories
 from ehrsim.evaluate.exact import Rate, Risk, excess, rate
@@ -94,7 +94,7 @@ class Disclosure(msgspec.Struct, frozen=True):
     attribute_inference: AttributeInference
 
 
-class _Targets(NamedTuple):
+class Targets(NamedTuple):
     """The records an attack is made on, and those it learns from."""
 
     members: Histories
@@ -117,9 +117,9 @@ def disclosure(
     At most `most` patients of each table are looked at. Raises `InputError` for an empty table or a code that no
     synthetic patient has, `MissingExtraError` without scikit-learn.
     """
-    tables = [histories.some(events, most, seed=seed) for events in (members, non_members, synthetic)]
+    tables = [histories.some(table, most, seed=seed) for table in (members, non_members, synthetic)]
     known = vocabulary(*tables)
-    targets = _Targets(*(histories.histories(events, known) for events in tables))
+    targets = Targets(*(histories.histories(table, known) for table in tables))
     for name, history in targets._asdict().items():
         if not history.visits.codes.nnz:
             raise InputError(f"the {name} have no codes in visits", hint="expected events of at least one visit")
@@ -133,7 +133,7 @@ def disclosure(
     )
 
 
-def singling_out(targets: _Targets, *, predicates: int = PREDICATES, seed: int = 0) -> SinglingOut:
+def singling_out(targets: Targets, *, predicates: int = PREDICATES, seed: int = 0) -> SinglingOut:
     """Draw predicates from the synthetic records, and count whom they isolate."""
     held = _binary([_parts(history) for history in targets])
     real = sparse.vstack(held[:2], format="csr")
@@ -152,12 +152,8 @@ def _parts(history: Histories) -> Tokens:
     person = history.person
     facts = person.select("sex", "race", born=pl.col("born").dt.year().cast(pl.String)).with_row_index("patient")
     rows = facts.unpivot(index="patient", variable_name="of").drop_nulls()
-    told = Tokens(
-        rows["patient"].cast(pl.Int64).to_numpy(),
-        rows.select(pl.struct("of", "value").hash(seed=13)).to_series().to_numpy(),
-        np.ones(rows.height),
-        history.patients,
-    )
+    key = np.array([events.stable_id_of(f"{of}={value}") for _, of, value in rows.iter_rows()], np.uint64)
+    told = Tokens(rows["patient"].cast(pl.Int64).to_numpy(), key, np.ones(rows.height), history.patients)
     kinds = [histories.code_tokens(history), histories.onset_tokens(history), histories.value_tokens(history), told]
     return Tokens(
         np.concatenate([tokens.patient for tokens in kinds]),
@@ -222,7 +218,7 @@ def _scaled(one: Rate, factor: float) -> Rate:
     return Rate(one.successes, one.trials, value, min(one.low * factor, 1.0), min(one.high * factor, 1.0))
 
 
-def linkability(targets: _Targets, *, neighbours: int = NEIGHBOURS, seed: int = 0) -> Linkability:
+def linkability(targets: Targets, *, neighbours: int = NEIGHBOURS, seed: int = 0) -> Linkability:
     """Split the codes of every target into two halves at random, the same for all, and link them."""
     rng = np.random.Generator(np.random.Philox(key=[seed, 5]))
     first = rng.random(len(targets.synthetic.codes)) < 0.5
@@ -247,7 +243,7 @@ def _of_codes(tokens: Tokens, kept: NDArray[np.bool_]) -> Tokens:
     return Tokens(tokens.patient[inside], tokens.key[inside], tokens.weight[inside], tokens.patients)
 
 
-def attribute_inference(targets: _Targets, guessed: list[str] | None = None, *, seed: int = 0) -> AttributeInference:
+def attribute_inference(targets: Targets, guessed: list[str] | None = None, *, seed: int = 0) -> AttributeInference:
     """Guess codes of the targets from all their other codes."""
     counts = [code_counts(history) for history in targets]
     columns = _guessed(targets.synthetic, counts[2], guessed)

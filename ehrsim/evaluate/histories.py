@@ -200,11 +200,18 @@ def run_tokens(history: Histories) -> Tokens:
 
 
 def value_tokens(history: Histories) -> Tokens:
-    """Each measured value, of three significant digits, with its code."""
-    value = pl.col("value").round_sig_figs(DIGITS)
-    rows = history.values.select("patient", key=pl.struct("code", value).hash(seed=11)).unique()
-    rows = rows.sort("patient", "key")
-    return Tokens(rows["patient"].to_numpy(), rows["key"].to_numpy(), np.ones(rows.height), history.visits.patients)
+    """Each measured value, of three significant digits, with its code; of codes that are in visits."""
+    value = pl.col("value").round_sig_figs(DIGITS) + 0.0
+    columns = pl.DataFrame({"code": history.codes}).with_row_index("column")
+    rows = (
+        history.values.select("patient", "code", value)
+        .unique()
+        .join(columns, on="code")
+        .sort("patient", "column", "value")
+    )
+    bits = rows["value"].to_numpy().astype(np.float64).view(np.uint64)
+    key = (bits * _CHAIN + rows["column"].to_numpy().astype(np.uint64)) * _CHAIN
+    return Tokens(rows["patient"].to_numpy(), key, np.ones(rows.height), history.visits.patients)
 
 
 def matrices(*cohorts: Tokens) -> list[sparse.csr_matrix]:
