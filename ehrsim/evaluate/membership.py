@@ -34,8 +34,8 @@ from ehrsim.evaluate.two_sample import Area
 FALSE_POSITIVE_RATES = (0.01, 0.001)
 LEAST = 20
 """Members and non-members that there must be, also in a group for it to be reported."""
-SPLITS = 21
-"""Times that the targets are halved: an odd number, so that most splits agree on who is called a member."""
+SPLITS = 20
+"""Times that the targets are halved."""
 AUC_BAR, TRUE_POSITIVE_BAR = 0.60, 0.02
 
 Labels = NDArray[np.str_]
@@ -129,7 +129,7 @@ def infer(
             raise InputError(f"the scores of attack `{name}` are not one finite number for each target")
     halves = _halves(member, seed)
     attack = _Choice.by_area(scores, member, halves)
-    detectors = [_detector(scores, member, halves, aim) for aim in FALSE_POSITIVE_RATES]
+    detectors = [_detector(scores, member, halves, aim, seed) for aim in FALSE_POSITIVE_RATES]
     everyone = np.ones(len(member), bool)
     found, too_few = [], []
     for by, labels in (groups or {}).items():
@@ -247,11 +247,11 @@ class _Detector(msgspec.Struct, frozen=True):
     aim: float
     chosen: dict[str, float]
     called: Flags
-    """(targets,) by most of the splits"""
+    """(targets,) by the attack of a random split, chosen on the half where the target is not"""
     resolved: bool
 
 
-def _detector(scores: Mapping[str, Floats], member: Flags, halves: Flags, aim: float) -> _Detector:
+def _detector(scores: Mapping[str, Floats], member: Flags, halves: Flags, aim: float, seed: int) -> _Detector:
     """Choose the attack that finds most members of a half, of equal ones that with the largest AUC."""
     over = {name: score > _threshold(score[~member], aim) for name, score in scores.items()}
 
@@ -261,10 +261,13 @@ def _detector(scores: Mapping[str, Floats], member: Flags, halves: Flags, aim: f
         }
 
     choice = _Choice.best(halves, gains)
-    votes: Indices = np.zeros(len(member), np.int64)
-    for half, called in choice.judged(over):
-        votes += half & called
-    return _Detector(aim, choice.shares(), 2 * votes > len(halves), int((~member).sum() + 1) * aim >= 1)
+    # One split at random judges a target: what most splits agree on would be rarer than the attacker aims at.
+    judge: Indices = np.random.Generator(np.random.Philox(key=[seed, 11])).integers(0, len(halves), len(member))
+    taken = np.zeros(len(member), bool)
+    for number, (half, called) in enumerate(choice.judged(over)):
+        own = half & (judge == number // 2)
+        taken[own] = called[own]
+    return _Detector(aim, choice.shares(), taken, int((~member).sum() + 1) * aim >= 1)
 
 
 def _detection(detector: _Detector, member: Flags, inside: Flags) -> Detection:

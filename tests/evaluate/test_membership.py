@@ -63,6 +63,16 @@ def test_useless_scores_pass_and_have_rates_of_chance() -> None:
         assert detection.accused.low <= aim <= detection.accused.high
 
 
+def test_attacks_that_disagree_accuse_as_many_as_they_aim_at() -> None:
+    rng = np.random.Generator(np.random.Philox(key=6))
+    member = np.repeat([True, False], 4_000)
+    found = infer({str(number): rng.normal(size=8_000) for number in range(8)}, member)
+    assert len(found.detections[0].chosen) > 2
+    for one in (found.detections[0].accused, found.detections[0].found):
+        assert one.low <= 0.012 and one.high >= 0.008
+        assert one.value == pytest.approx(0.01, abs=0.004)
+
+
 def test_a_few_members_who_stand_out_are_found_at_a_low_rate_though_the_area_is_small() -> None:
     score = noise(5)
     score[:40] = 100.0
