@@ -65,8 +65,18 @@ def event_sets(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_events() -> pl.DataFrame:
     """The records of 160 patients with 2 to 6 visits each: every kind of thing a model must learn, and little of it."""
-    rng = np.random.Generator(np.random.Philox(key=11))
-    rows = [row for subject in range(1, 161) for row in _tiny_record(subject, rng)]
+    return _tiny_patients(160, seed=11)
+
+
+@pytest.fixture(scope="session")
+def tiny_patients() -> Callable[[int], pl.DataFrame]:
+    """A function from a number to the records of as many other patients of the same kind."""
+    return lambda number: _tiny_patients(number, seed=21)
+
+
+def _tiny_patients(number: int, seed: int) -> pl.DataFrame:
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    rows = [row for subject in range(1, number + 1) for row in _tiny_record(subject, rng)]
     frame = pl.DataFrame(rows, schema=list(events.SCHEMA), orient="row", infer_schema_length=None)
     return events.sort(events.conform(frame).lazy()).collect()
 

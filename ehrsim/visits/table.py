@@ -86,13 +86,17 @@ class TableReport(NamedTuple):
 
 def tabulate(sequences: Sequences, scales: Scales, size: Sizes) -> tuple[Table, TableReport]:
     """The table of the sequences. Steps after death, and patients without any, are left out and counted."""
-    whole_life = (sequences.birth != MISSING) & ((sequences.death != MISSING) | (sequences.end != MISSING))
-    usable = np.flatnonzero((np.diff(sequences.step_offsets) > 0) | whole_life)
-    kept = sequences.select(usable)
+    kept = usable(sequences)
     kept, late = _drop_after_death(kept)
     split, extra = _split_steps(kept, size.places)
     table = _table(split, scales, size)
-    return table, TableReport(sequences.patients - len(usable), late, extra)
+    return table, TableReport(sequences.patients - kept.patients, late, extra)
+
+
+def usable(sequences: Sequences) -> Sequences:
+    """The patients whom a table holds, in its order: of whom a step is known, or when their life began and ended."""
+    whole_life = (sequences.birth != MISSING) & ((sequences.death != MISSING) | (sequences.end != MISSING))
+    return sequences.select(np.flatnonzero((np.diff(sequences.step_offsets) > 0) | whole_life))
 
 
 def _drop_after_death(sequences: Sequences) -> tuple[Sequences, int]:

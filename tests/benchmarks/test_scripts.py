@@ -59,6 +59,19 @@ def test_memory_of_exports_is_that_of_the_process_that_exports() -> None:
 
 
 @pytest.mark.slow
+def test_attacks_find_what_was_handed_out_and_only_that() -> None:
+    pytest.importorskip("sklearn")
+    found = printed("attacks", "--small", "--memorised")["figures"]
+    assert found["membership_by_data"]["auc"][0] > 0.95
+    assert found["disclosure"]["singling_out"]["multivariate"]["low"] > 0.5
+    assert found["copies"]["exact"]["low"] > 0.5
+    assert found["membership_by_run"]["auc"][0] < 0.9, "a run of 40 steps has learned nobody by heart"
+    found = printed("attacks", "--small", "--real")["figures"]
+    assert found["membership_by_data"]["detections"][0]["found"]["low"] <= 0.02
+    assert found["disclosure"]["singling_out"]["multivariate"]["low"] <= 0.02
+
+
+@pytest.mark.slow
 def test_an_accelerator_is_measured_beside_the_limit_of_its_memory() -> None:
     command = [sys.executable, str(BENCHMARKS / "accelerator.py"), "--small", "--preset", "small", "--repeats", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -56,6 +56,20 @@ def world() -> Callable[..., pl.LazyFrame]:
 
 
 @pytest.fixture(scope="session")
+def rich(world) -> Callable[..., pl.LazyFrame]:
+    """Samples of the world with two more codes a visit, of a hundred: records long enough to be told apart."""
+
+    def sample(patients: int, seed: int) -> pl.LazyFrame:
+        table = world(patients, seed)
+        number = pl.struct("subject_id", "visit_id", "code").hash(seed=seed) % 100
+        measured = table.filter(pl.col("code").str.starts_with("LOINC"))
+        more = measured.with_columns(pl.format("LOINC//{}-0", number).alias("code"))
+        return events.sort(pl.concat([table, more])).collect().lazy()
+
+    return sample
+
+
+@pytest.fixture(scope="session")
 def shuffled() -> Callable[[pl.LazyFrame], pl.LazyFrame]:
     """What happens in a visit is given, as a whole, to a visit of any patient."""
     return lambda table: _moved(table, together=True)
