@@ -20,6 +20,9 @@ def _of(model: Any) -> Callable[[], dict[str, Any]]:
 
 def registry() -> dict[str, Callable[[], dict[str, Any]]]:
     """Name of each schema file, and the function that gives its schema."""
+    from ehrsim.evaluate.gates import Gates
+    from ehrsim.evaluate.report import Report
+    from ehrsim.evaluate.rules import RuleSet
     from ehrsim.fhir.cds_requests import request_schema
     from ehrsim.importers.report import ImportReport
     from ehrsim.importers.table import mapping_schema
@@ -31,7 +34,10 @@ def registry() -> dict[str, Callable[[], dict[str, Any]]]:
 
     return {
         "cds-hooks-request": request_schema,
+        "clinical-rules": _of(RuleSet),
+        "evaluation-report": _of(Report),
         "gan-config": _of(GANConfig),
+        "gates": _of(Gates),
         "import-report": _of(ImportReport),
         "reference-specification": specification_schema,
         "run-config": _of(RunConfig),
