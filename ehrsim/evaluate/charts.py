@@ -334,7 +334,7 @@ def survival_curves(
 
 def heat_map(labels: Sequence[str], values: Sequence[Sequence[float]], *, most: float, title: str) -> Markup:
     """A square of differences from `-most` to `most`: opacity is size, colour is sign; rows are first codes."""
-    cell, margin, longest = 22.0, 190.0, 30
+    cell, margin, longest = 22.0, 190.0, 26
     shown = [label if len(label) <= longest else label[: longest - 1].rstrip() + "…" for label in labels]
     width, height = margin + cell * len(labels) + 8, cell * len(labels) + 26
     parts = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import polars as pl
@@ -12,7 +12,7 @@ import polars as pl
 from ehrsim import events
 from ehrsim.errors import InputError, UsageError
 from ehrsim.evaluate.marginals import marginal
-from ehrsim.evaluate.report import CohortFacts
+from ehrsim.evaluate.report import CohortFacts, Role
 from ehrsim.evaluate.resampling import Resamples, once, resamples, subjects
 
 Source: TypeAlias = str | Path | pl.LazyFrame | pl.DataFrame
@@ -78,13 +78,14 @@ def gather(
     size = min(numbers["real"], numbers["simulated"], patients)
     sizes = {"held_out": patients, "real": size, "simulated": size}
     kept = {role: some(table, sizes[role], seed) for role, table in cohorts.items()}
-    found = Cohorts(**kept, marginal=marginal(kept["real"], seed).lazy())
+    gathered = Cohorts(**kept, marginal=marginal(kept["real"], seed).lazy())
     names["marginal"] = f"{names['real']}, dealt out anew"
+    roles: tuple[Role, ...] = get_args(Role)
     facts = [
-        CohortFacts(role=role, source=names[role], patients=len(subjects(table)), events=_height(table))  # type: ignore[arg-type]
-        for role, table in found._asdict().items()
+        CohortFacts(role=role, source=names[role], patients=len(subjects(table)), events=_height(table))
+        for role, table in zip(roles, gathered, strict=True)
     ]
-    return Gathered(found, facts, others if "train" in names["real"] or train is not None else None)
+    return Gathered(gathered, facts, others if "train" in names["real"] or train is not None else None)
 
 
 def draw(cohorts: Cohorts, *, draws: int, seed: int = 0) -> Weights:
@@ -111,7 +112,7 @@ def descriptions(*cohorts: pl.LazyFrame) -> dict[str, str]:
         if events.DESCRIPTION in table.collect_schema():
             text = pl.col(events.DESCRIPTION).drop_nulls().min()
             known |= dict(table.group_by("code").agg(text).drop_nulls().sort("code").collect().iter_rows())
-    return known
+    return {code: f"{text} (reason)" if code.startswith("REASON//") else text for code, text in known.items()}
 
 
 def _real(real: Source, train: Source | None, seed: int) -> tuple[pl.LazyFrame, pl.LazyFrame, dict[str, str]]:

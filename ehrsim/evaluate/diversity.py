@@ -79,7 +79,7 @@ def neighbours(held_out: Floats, other: Floats) -> Neighbours:
     return Neighbours(
         inside.sum(axis=0) / nearest,
         np.minimum(close.sum(axis=0) / nearest, 1.0),
-        inside.any(axis=1).astype(np.float64),
+        np.asarray(inside.any(axis=1), np.float64),
         np.minimum(inside.sum(axis=1) / nearest, 1.0),
     )
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import polars as pl
 
+from ehrsim.codes import BIRTH, DEATH, OBSERVATION_END
 from ehrsim.evaluate import lifts, measurements, rules, subgroups, survival, two_sample
 from ehrsim.evaluate.cohorts import Cohorts, Weights, descriptions, some
 from ehrsim.evaluate.features import features, plan
@@ -247,7 +248,9 @@ def _over_codes(name: str, group: str, title: str, found: list[Compared], names:
 
 def of_subgroups(cohorts: Cohorts, weights: Weights) -> list[Metric]:
     """How common codes are within each sex, band of ages and race, and who is there at all (`subgroups.py`)."""
-    names = pl.concat([events.select("code").unique() for events in cohorts]).unique().sort("code").collect()["code"]
+    codes = pl.concat([events.select("code").unique() for events in cohorts]).unique().sort("code").collect()["code"]
+    # Deaths are judged by when they are.
+    names = codes.filter(~codes.is_in([BIRTH, DEATH, OBSERVATION_END]))
     counted = cohorts.each(lambda events: subgroups.members(events, names))
     labels = sorted({label for one in counted for label in subgroups.combinations(one)})
     group = "Subgroups"
@@ -308,18 +311,27 @@ def of_classifiers(cohorts: Cohorts, codes: pl.Series, described: dict[str, str]
         ]
         found = areas[0]
         clues = [
-            {key: shown(part) if isinstance(part, float) else part for key, part in clue._asdict().items()}
+            {"name": _in_words(clue.name, described), **{key: shown(getattr(clue, key)) for key in _CLUE}}
             for clue in found.clues
         ]
         metrics.append(_area(f"told_apart/{name}", f"Told from real patients by {by}: AUC", areas, clues))
     return metrics
 
 
+_CLUE = ("lost", "real", "other")
+
+
+def _in_words(feature: str, described: dict[str, str]) -> str:
+    """The name of a feature, with what its code means."""
+    kind, _, code = feature.rpartition(" ")
+    return f"{kind} {described[code]}" if code in described else feature
+
+
 def _area(name: str, title: str, areas: Iterable[two_sample.Told], clues: list[dict[str, Any]]) -> Metric:
     """An AUC beside those of real patients and of marginals."""
     found, floor, ceiling = areas
     low, high = (one.auc.value for one in (floor, ceiling))
-    apart = high - low > 4 * (floor.auc.interval[1] - floor.auc.interval[0]) / 4
+    apart = high - low > floor.auc.interval[1] - floor.auc.interval[0]
     return Metric(
         name=name,
         group="Told apart by a classifier",

@@ -144,12 +144,12 @@ def _areas(
     functions = []
     for where, owner, weights in zip(places, owners, rows, strict=True):
         if len(weights) == 1:
-            below = np.bincount(where, weights[0][owner], len(grid))[None]
+            counted = np.bincount(where, weights[0][owner], len(grid)).astype(np.float64)[None]
         else:
             size = weights.shape[1]
-            counted = np.bincount(owner * len(grid) + where, minlength=size * len(grid)).reshape(size, -1)
-            below = weights @ counted
-        below = below.cumsum(axis=1)
+            by_block = np.bincount(owner * len(grid) + where, minlength=size * len(grid)).reshape(size, -1)
+            counted = weights @ by_block
+        below = counted.cumsum(axis=1)
         total = below[:, -1:]
         functions.append(np.where(total > 0, below / np.where(total > 0, total, 1.0), np.nan)[:, :-1])
     return np.asarray(np.abs(functions[0] - functions[1]) @ np.diff(grid))

@@ -112,16 +112,16 @@ class _Tally:
 
     def counts(self, patients: Floats) -> tuple[Counts, Counts]:
         """By visit or transition, and by patient, of whom each block has so many."""
-        known, column = np.unique(np.concatenate([part[0] for part in self.found] or [[]]), return_inverse=True)
+        known, column = np.unique(self._joined(0), return_inverse=True)
         row = np.repeat(np.arange(len(self.found)), [len(part[0]) for part in self.found])
         shape = (len(patients), len(known))
-        matrices = [
-            sparse.csr_matrix((np.concatenate([part[kind] for part in self.found] or [[]]) * 1.0, (row, column)), shape)
-            for kind in (1, 2)
-        ]
-        known = known.astype(np.int64)
+        matrices = [sparse.csr_matrix((self._joined(kind) * 1.0, (row, column)), shape) for kind in (1, 2)]
         occasions = np.array(self.occasions, np.float64)
         return Counts(matrices[0], occasions, known), Counts(matrices[1], patients, known)
+
+    def _joined(self, part: int) -> Indices:
+        """A part of what was found of every block."""
+        return np.concatenate([np.zeros(0, np.int64), *(found[part] for found in self.found)]).astype(np.int64)
 
 
 def aligned(first: Counts, second: Counts) -> tuple[Floats, Floats]:

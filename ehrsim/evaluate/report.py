@@ -16,6 +16,7 @@ from ehrsim.evaluate.resampling import NOT_NEGATIVE, Floats, figure
 
 FORMAT = "ehrsim-evaluation/1"
 Best = Literal["low", "high"]
+Role = Literal["held_out", "real", "simulated", "marginal"]
 Interval = tuple[float, float]
 
 
@@ -65,7 +66,7 @@ class Section(msgspec.Struct, kw_only=True, frozen=True):
 class CohortFacts(msgspec.Struct, kw_only=True, frozen=True):
     """What was compared: where it is from, and how much of it there is."""
 
-    role: Literal["held_out", "real", "simulated", "marginal"]
+    role: Role
     source: str
     patients: int
     events: int

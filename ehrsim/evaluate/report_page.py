@@ -145,7 +145,8 @@ def _survival(cohorts: Cohorts) -> list[Figure]:
 
 def _thinned(curve: survival.Curve) -> tuple[list[float], list[float]]:
     """A curve of at most `MOST_STEPS` steps."""
-    kept = np.unique(np.linspace(0, max(len(curve.times) - 1, 0), MOST_STEPS).astype(int)) if len(curve.times) else []
+    last = len(curve.times) - 1
+    kept = np.unique(np.linspace(0, last, MOST_STEPS).astype(np.int64)) if last >= 0 else np.zeros(0, np.int64)
     return curve.times[kept].tolist(), curve.survival[kept].tolist()
 
 

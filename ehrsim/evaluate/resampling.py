@@ -82,7 +82,7 @@ def resamples(held_out: int, real: int, simulated: int, *, draws: int = DRAWS, s
     for patients in (held_out, real, simulated):
         size = blocks(patients)
         again = rng.multinomial(size, np.full(size, 1 / size), draws) if size else np.ones((0, 0))
-        drawn.append(np.vstack([once(patients), again]))
+        drawn.append(np.vstack([once(patients), again.astype(np.float64)]))
     return Resamples(*drawn)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from ehrsim import codes
+from ehrsim.codes import Kind
 from ehrsim.errors import InputError
 from ehrsim.evaluate.records import records, years
 from ehrsim.evaluate.resampling import Floats, block_of, blocks, subjects
@@ -32,7 +33,7 @@ class Rule(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True
     """SYSTEM//VALUE, with * for anything"""
     words: list[str] = []
     """further codes, by words of their descriptions"""
-    kinds: list[codes.Kind] = []
+    kinds: list[Kind] = []
     """kinds that those found by words must be of; any if empty"""
     sex: Literal["male", "female"] | None = None
     younger_than: float | None = None

@@ -34,11 +34,10 @@ def members(events: pl.LazyFrame, vocabulary: pl.Series) -> Members:
     race = pl.col("code").filter(pl.col("code").str.starts_with("RACE//")).min().str.strip_prefix("RACE//")
     races = events.group_by("subject_id").agg(race=race).collect()
     age = pl.col("age")
-    band = pl.when(age < AGES[0][1]).then(pl.lit(band_name(*AGES[0])))
-    for low, high in AGES[1:]:
-        band = band.when((age >= low) & (age < high)).then(pl.lit(band_name(low, high)))
+    # A label where the age is in its band, else null; one of them at most is.
+    bands = [pl.when(age.is_between(*band, closed="left")).then(pl.lit(band_name(*band))) for band in AGES]
     table = records(events).join(races, on="subject_id", how="left", maintain_order="left")
-    labels = table.select("sex", band.otherwise(None).alias("age"), pl.col("race").replace(codes.RACES))
+    labels = table.select("sex", pl.coalesce(bands).alias("age"), pl.col("race").replace(codes.RACES))
     column = pl.DataFrame({"code": vocabulary}).with_row_index("column").lazy()
     rows = events.select("subject_id", "code").unique().join(column, on="code").collect()
     place = everyone.search_sorted(rows["subject_id"]).to_numpy().astype(np.int64)
