@@ -18,7 +18,8 @@ from ehrsim.evaluate.resampling import Resamples, once, resamples, subjects
 Source: TypeAlias = str | Path | pl.LazyFrame | pl.DataFrame
 Counted = TypeVar("Counted")
 MOST_PATIENTS, LEAST_PATIENTS = 20_000, 2
-_KEPT = (*events.COLUMNS, events.DESCRIPTION)
+_KEPT = (*(name for name in events.COLUMNS if name != "text_value"), events.DESCRIPTION)
+"""No metric reads textual answers."""
 
 
 class Cohorts(NamedTuple):
