@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from ehrsim import codes, events
+from ehrsim import codes
 from ehrsim.evaluate.records import VISIT_MARKS, visit_events
 
 DAY = 86_400_000_000
@@ -30,7 +30,8 @@ def marginal(table: pl.LazyFrame, seed: int = 0) -> pl.DataFrame:
         _endings(frame.filter(closing, ~static), frame, rng),
         _visits(inside, frame.columns, rng),
     ]
-    return events.sort(pl.concat([part.select(frame.columns) for part in parts]).lazy()).collect()
+    dealt = pl.concat([part.select(frame.columns) for part in parts])
+    return dealt.sort("subject_id", "time", "visit_id", "code", maintain_order=True)
 
 
 def _facts(static: pl.DataFrame, everyone: pl.Series, rng: np.random.Generator) -> pl.DataFrame:
