@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import polars as pl
 
-from ehrsim.codes import BIRTH, DEATH, OBSERVATION_END
 from ehrsim.evaluate import lifts, measurements, rules, subgroups, survival, two_sample
 from ehrsim.evaluate.cohorts import Cohorts, Weights, descriptions, some
 from ehrsim.evaluate.features import features, plan
@@ -23,7 +22,7 @@ from ehrsim.evaluate.report import Metric, Section, measured, shown
 from ehrsim.evaluate.resampling import Distance, Floats
 from ehrsim.evaluate.transitions import transitions
 
-MOST_TOLD_APART = 2_000
+MOST_TOLD_APART = 1_500
 """Patients of each cohort that classifiers see: more take long and change the AUC little."""
 MOST_MARGINAL = 750
 """Of marginals, which give themselves away at once, classifiers see fewer."""
@@ -69,7 +68,7 @@ def section(cohorts: Cohorts, weights: Weights, seed: int = 0) -> Section:
         *of_numbers(cohorts, weights),
         *of_survival(cohorts, weights, described),
         *of_measurements(cohorts, weights, described),
-        *of_subgroups(cohorts, weights),
+        *of_subgroups(cohorts, weights, codes),
         *of_rules(cohorts, weights, described),
         *of_classifiers(cohorts, codes, described, seed),
     ]
@@ -246,12 +245,9 @@ def _over_codes(name: str, group: str, title: str, found: list[Compared], names:
     return measured(name, group, f"{title}, median", *medians, details={"of": len(names), "worst": worst})
 
 
-def of_subgroups(cohorts: Cohorts, weights: Weights) -> list[Metric]:
-    """How common codes are within each sex, band of ages and race, and who is there at all (`subgroups.py`)."""
-    codes = pl.concat([events.select("code").unique() for events in cohorts]).unique().sort("code").collect()["code"]
-    # Deaths are judged by when they are.
-    names = codes.filter(~codes.is_in([BIRTH, DEATH, OBSERVATION_END]))
-    counted = cohorts.each(lambda events: subgroups.members(events, names))
+def of_subgroups(cohorts: Cohorts, weights: Weights, codes: pl.Series) -> list[Metric]:
+    """How common codes of visits are within each sex, band of ages and race, and who is there (`subgroups.py`)."""
+    counted = cohorts.each(lambda events: subgroups.members(events, codes))
     labels = sorted({label for one in counted for label in subgroups.combinations(one)})
     group = "Subgroups"
     mixed: list[Distances] = list(
@@ -292,7 +288,8 @@ def of_rules(cohorts: Cohorts, weights: Weights, described: dict[str, str]) -> l
 
 def of_classifiers(cohorts: Cohorts, codes: pl.Series, described: dict[str, str], seed: int) -> list[Metric]:
     """How well gradient-boosted trees tell simulated patients from held-out ones, and by what (`two_sample.py`)."""
-    fewer = Cohorts(*(some(events, MOST_TOLD_APART, seed) for events in cohorts))
+    sizes = (MOST_TOLD_APART, MOST_TOLD_APART, MOST_TOLD_APART, MOST_MARGINAL)
+    fewer = Cohorts(*(some(events, size, seed) for events, size in zip(cohorts, sizes, strict=True)))
     # Marginals are compared by what the others show: they have no code of their own.
     planned = plan(fewer.held_out, fewer.simulated)
     told = {
@@ -302,12 +299,9 @@ def of_classifiers(cohorts: Cohorts, codes: pl.Series, described: dict[str, str]
     metrics = []
     for name, (by, counted) in told.items():
         truth, real, simulated, marginal = counted
-        sizes = len(simulated.matrix), len(real.matrix), MOST_MARGINAL
         areas = [
-            two_sample.told_apart(
-                truth, other._replace(matrix=other.matrix[:size]), seed=seed, clues=other is simulated
-            )
-            for other, size in zip((simulated, real, marginal), sizes, strict=True)
+            two_sample.told_apart(truth, other, seed=seed, clues=other is simulated)
+            for other in (simulated, real, marginal)
         ]
         found = areas[0]
         clues = [
