@@ -25,7 +25,6 @@ import fidelity
 import orjson
 import polars as pl
 from ablated import VARIANTS, Variant
-from fidelity import Cohorts, some
 from measure import arguments, report, rounded, timed
 from msgspec import structs
 
@@ -33,8 +32,12 @@ import ehrsim
 from ehrsim import events as event_tables
 from ehrsim import likelihood, models
 from ehrsim.errors import MissingExtraError
+from ehrsim.evaluate import fidelity as judge
 from ehrsim.evaluate import two_sample
-from ehrsim.evaluate.resampling import resamples, subjects
+from ehrsim.evaluate.cohorts import Cohorts, draw, some
+from ehrsim.evaluate.marginals import marginal
+from ehrsim.evaluate.patterns import patterns, vocabulary
+from ehrsim.evaluate.resampling import subjects
 from ehrsim.models.gan import GANConfig
 from ehrsim.optimisation import TrainingConfig
 from ehrsim.preparation import Data, prepare
@@ -51,16 +54,16 @@ DRAWS = 20
 Figures = dict[str, Any]
 COLUMNS = {
     "nats": ("held_out_nats", "nats a visit, held out"),
-    "tvd visit": ("tvd code_by_visit", "total variation distance of codes by visit"),
-    "tvd patient": ("tvd code_by_patient", "the same by patient"),
-    "pairs": ("r2 pair_by_visit", "R squared of pairs of codes in one visit"),
-    "next": ("r2 sequence_by_visit", "R squared of pairs of codes of consecutive visits"),
-    "visits": ("visits_per_patient", "Wasserstein distance of visits a patient"),
-    "codes": ("codes_per_visit", "of codes a visit"),
-    "gaps": ("log_gap", "of log gaps"),
+    "tvd visit": ("code_by_visit/total_variation", "total variation distance of codes by visit"),
+    "tvd patient": ("code_by_patient/total_variation", "the same by patient"),
+    "pairs": ("pair_by_visit/r_squared", "R squared of pairs of codes in one visit"),
+    "next": ("sequence_by_visit/r_squared", "R squared of pairs of codes of consecutive visits"),
+    "visits": ("number/visits_per_patient", "Wasserstein distance of visits a patient"),
+    "codes": ("number/codes_per_visit", "of codes a visit"),
+    "gaps": ("number/log_gap", "of log gaps"),
     "values": ("values", "of values, median over codes"),
     "lag 1": ("lag_one", "error of the correlation of a value with the next, median over codes"),
-    "auc": ("auc features", "AUC of a classifier by features, itself"),
+    "auc": ("told_apart/features", "AUC of a classifier by features, itself"),
     "cpu s": ("fit_cpu", "CPU seconds of training, compiling and raking included"),
 }
 """Heads of the table: the figure, and what it is. All others than nats, AUC and seconds are ratios to the floor."""
@@ -113,14 +116,16 @@ def nats(variant: Variant, model: Any, data: Data, held_out: pl.LazyFrame) -> Fi
 
 
 def judged(cohorts: Cohorts) -> Figures:
-    """What `fidelity.py` finds, figure by figure, each with `value`, `floor` and `ratio`."""
-    weights = resamples(*(len(subjects(events)) for events in cohorts), draws=DRAWS)
-    patterns, numbers = fidelity.compare_patterns(cohorts, weights), fidelity.compare_numbers(cohorts, weights)
-    found = {f"{measure} {kind}": one for kind, pair in patterns.items() for measure, one in pair.items()}
-    found |= numbers | {
-        name: group["median"] for name, group in fidelity.compare_measurements(cohorts, weights).items()
-    }
-    found["auc features"] = fidelity.compare_by_features(cohorts)
+    """What `ehrsim evaluate` finds, figure by figure, each with `value`, `floor` and `ratio`."""
+    weights, codes = draw(cohorts, draws=DRAWS), vocabulary(*cohorts)
+    found = fidelity.figures(
+        [
+            *judge.of_patterns(cohorts.each(lambda events: patterns(events, codes)), weights),
+            *judge.of_numbers(cohorts, weights),
+            *judge.of_measurements(cohorts, weights, {}),
+            *judge.of_classifiers(cohorts, codes, {}, seed=0),
+        ]
+    )
     return {name: {key: one[key] for key in ("value", "floor", "ratio")} for name, one in found.items()}
 
 
@@ -211,7 +216,7 @@ def main() -> None:
         data = prepare(chosen, min_patients=config.min_patients, steps_per_batch=config.steps_per_batch)
         real = ehrsim.read_events(chosen, "train").collect().lazy()
         held_out = ehrsim.read_events(chosen, "held_out").collect().lazy()
-        cohorts = Cohorts(held_out, real, real)
+        cohorts = Cohorts(held_out, real, real, marginal(real).lazy())
         found: dict[str, Figures] = {}
         for earlier in options.also:
             found |= orjson.loads(earlier.read_bytes())["variants"]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ehrsim.csv_export import export_csv
+    from ehrsim.evaluate import evaluate_cohort
     from ehrsim.events import read_events, validate, write_events
     from ehrsim.fhir import export_cds_hooks, export_fhir, upload_fhir, validate_fhir
     from ehrsim.importers import import_events
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ehrsim.training import fit
 
 __all__ = [
+    "evaluate_cohort",
     "export_cds_hooks",
     "export_csv",
     "export_fhir",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "evaluate_cohort": "ehrsim.evaluate",
     "export_cds_hooks": "ehrsim.fhir",
     "export_csv": "ehrsim.csv_export",
     "export_fhir": "ehrsim.fhir",

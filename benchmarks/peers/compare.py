@@ -31,12 +31,12 @@ import conversion  # noqa: E402
 import exchange  # noqa: E402
 import polars as pl  # noqa: E402
 from environments import NoEnvironmentError, python_for  # noqa: E402
-from fidelity import some  # noqa: E402
 from measure import arguments, report, rounded  # noqa: E402
 
 import ehrsim  # noqa: E402
 from ehrsim.errors import EhrsimError, MissingExtraError  # noqa: E402
 from ehrsim.evaluate import two_sample  # noqa: E402
+from ehrsim.evaluate.cohorts import some  # noqa: E402
 from ehrsim.evaluate.resampling import DRAWS  # noqa: E402
 from ehrsim.reference import population  # noqa: E402
 from ehrsim.vocabulary import DEFAULT_MIN_PATIENTS  # noqa: E402
@@ -168,14 +168,9 @@ def compared(folder: Path, vocabulary: pl.Series, options: Namespace) -> dict[st
 
 def told(fidelity: Figures) -> Figures:
     """The figures of the table, each with its floor."""
-    figures = {
-        f"{measure} {kind}": pair[measure] for measure in ("tvd", "r2") for kind, pair in fidelity["patterns"].items()
-    }
-    for name in ("visits_per_patient", "codes_per_visit", "log_gap"):
-        if name in fidelity["numbers"]:
-            figures[f"wasserstein {name}"] = fidelity["numbers"][name]
-    figures |= {f"auc {name}": area for name, area in fidelity["classifiers"].items()}
-    return {name: {key: one[key] for key in ("value", "interval", "floor", "ok")} for name, one in figures.items()}
+    kinds = ("total_variation", "r_squared", "number/", "told_apart/", "lift_")
+    figures = {name: one for name, one in fidelity["metrics"].items() if any(kind in name for kind in kinds)}
+    return {name: {key: one[key] for key in ("value", "interval", "floor", "met")} for name, one in figures.items()}
 
 
 def costs(cost: Figures, patients: int) -> Figures:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cyclopts import App, CycloptsError
 
-from ehrsim.cli import commands, demo, export
+from ehrsim.cli import commands, demo, evaluate, export
 from ehrsim.errors import EhrsimError
 
 app = App(
@@ -32,6 +32,7 @@ EXAMPLES = {
     "generate": "ehrsim generate run -n 50 --seed 7 --sex female --age 18:90 --out cohort",
     "export": "ehrsim export cohort --to fhir --out fhir",
     "upload": "ehrsim upload fhir --server http://127.0.0.1:8080/fhir",
+    "evaluate": "ehrsim evaluate --real events --synthetic cohort --out report",
     "schemas": "ehrsim schemas written",
 }
 """An example of each command, shown in its help; each works on what those before it wrote, `upload` with a server."""
@@ -53,6 +54,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "generate": commands.generate,
     "export": export.export,
     "upload": commands.upload,
+    "evaluate": evaluate.evaluate,
     "schemas": commands.schemas,
 }
 for _order, (_name, _command) in enumerate(_COMMANDS.items()):

@@ -20,6 +20,9 @@ def _of(model: Any) -> Callable[[], dict[str, Any]]:
 
 def registry() -> dict[str, Callable[[], dict[str, Any]]]:
     """Name of each schema file, and the function that gives its schema."""
+    from ehrsim.evaluate.gates import Gates
+    from ehrsim.evaluate.report import Report
+    from ehrsim.evaluate.rules import RuleSet
     from ehrsim.fhir.cds_requests import request_schema
     from ehrsim.importers.deidentification import Policy
     from ehrsim.importers.report import ImportReport
@@ -33,8 +36,11 @@ def registry() -> dict[str, Callable[[], dict[str, Any]]]:
 
     return {
         "cds-hooks-request": request_schema,
+        "clinical-rules": _of(RuleSet),
         "deidentification-policy": _of(Policy),
+        "evaluation-report": _of(Report),
         "gan-config": _of(GANConfig),
+        "gates": _of(Gates),
         "import-report": _of(ImportReport),
         "quality-measures": _of(Library),
         "reference-specification": specification_schema,

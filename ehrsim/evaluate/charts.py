@@ -303,3 +303,68 @@ def quantile_ranges(real: Sequence[float], synthetic: Sequence[float], *, title:
         parts.append(segment(x(q50), line - 9, x(q50), line + 9, f"median {style}"))
     parts.append(text(right, 84, unit_text(unit), "label", "end"))
     return svg(width, height, title, join(parts))
+
+
+def survival_curves(
+    real: tuple[Sequence[float], Sequence[float]],
+    synthetic: tuple[Sequence[float], Sequence[float]],
+    *,
+    horizon: float,
+    title: str,
+) -> Markup:
+    """Two survival curves, each the times and the share after each, from 0 to `horizon` years."""
+    width, height = 320, 210
+    left, top, right, bottom = plot = frame(width, height)
+    lowest = min([*real[1], *synthetic[1], 1.0])
+    low = max(0.0, lowest - 0.1 * (1 - lowest) - 0.001)
+    x, y = linear(0, horizon, left, right), linear(low, 1, bottom, top)
+    x_ticks = [(value, number(value)) for value in ticks(0, horizon)]
+    parts = [_axes(x, y, x_ticks, [(value, percent(value)) for value in ticks(low, 1, 4)], plot)]
+    for (times, shares), style in ((synthetic, "synthetic"), (real, "real")):
+        corners = [(0.0, 1.0)]
+        for time, share in zip(times, shares, strict=True):
+            if time > horizon:
+                break
+            corners += [(time, corners[-1][1]), (time, share)]
+        corners.append((horizon, corners[-1][1]))
+        parts.append(path([(x(time), y(share)) for time, share in corners], f"line {style}"))
+    parts.append(text((left + right) / 2, height - 5, "years", "label", "middle"))
+    return svg(width, height, title, join(parts))
+
+
+def heat_map(labels: Sequence[str], values: Sequence[Sequence[float]], *, most: float, title: str) -> Markup:
+    """A square of differences from `-most` to `most`: opacity is size, colour is sign; rows are first codes."""
+    cell, margin, longest = 22.0, 190.0, 26
+    shown = [label if len(label) <= longest else label[: longest - 1].rstrip() + "…" for label in labels]
+    width, height = margin + cell * len(labels) + 8, cell * len(labels) + 26
+    parts = []
+    for row, line in enumerate(values):
+        parts.append(text(margin - 6, 20 + cell * row + 15, f"{row + 1}  {shown[row]}", "tick", "end"))
+        parts.append(text(margin + cell * row + cell / 2, 14, str(row + 1), "tick", "middle"))
+        for column, value in enumerate(line):
+            size = min(abs(value) / most, 1.0) if most > 0 else 0.0
+            hover = f"{labels[row]} & {labels[column]}: {value * 100:+.2f} points".replace("-", "−")
+            style = "more" if value > 0 else "less"
+            box = (margin + cell * column, 20 + cell * row, cell - 1, cell - 1)
+            parts.append(
+                Markup('<g fill-opacity="{:.3f}">{}</g>').format(size, rectangle(*box, f"heat {style}", hover))
+            )
+            parts.append(rectangle(*box, "cell"))
+    return svg(width, height, title, join(parts))
+
+
+def score_strip(score: float, low: float, high: float) -> Markup:
+    """Where a metric stands between marginals alone (0, left) and real patients (1, right), with its interval."""
+    width, height, middle = 120.0, 14.0, 7.0
+    x = linear(0, 1, 6, width - 14)
+
+    def place(value: float) -> float:
+        return min(max(x(value), 2.0), width - 2.0)
+
+    parts = [
+        segment(x(0), middle, x(1), middle, "axis"),
+        segment(x(1), 1, x(1), height - 1, "real-mark"),
+        segment(place(low), middle, place(high), middle, "spread"),
+        circle(place(score), middle, 3.6, "fill synthetic"),
+    ]
+    return svg(width, height, f"score {score:.2f}", join(parts))

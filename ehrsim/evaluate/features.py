@@ -58,7 +58,7 @@ def features(events: pl.LazyFrame, plan: Plan) -> Features:
     A code's count stands for its presence too: a tree finds "at least one" by itself.
     """
     everyone = pl.DataFrame({"subject_id": subjects(events)})
-    tables = [_life(events), _rhythm(events), _kinds(events, plan), _counts(events, plan), _values(events, plan)]
+    tables = [life(events), _rhythm(events), _kinds(events, plan), _counts(events, plan), _values(events, plan)]
     joined = everyone
     for table in tables:
         joined = joined.join(table, on="subject_id", how="left", maintain_order="left")
@@ -68,7 +68,7 @@ def features(events: pl.LazyFrame, plan: Plan) -> Features:
     return Features(whole.columns, np.ascontiguousarray(matrix))
 
 
-def _life(events: pl.LazyFrame) -> pl.DataFrame:
+def life(events: pl.LazyFrame) -> pl.DataFrame:
     """Sex, death, the number of visits, and the ages at the first and the last event after birth."""
     time = pl.col("time").filter(pl.col("code") != codes.BIRTH)
     born = pl.col("time").filter(pl.col("code") == codes.BIRTH).min()

@@ -9,18 +9,21 @@ import polars as pl
 from scipy import sparse
 
 from ehrsim.evaluate.numbers import Sample
-from ehrsim.evaluate.records import visit_events
-from ehrsim.evaluate.resampling import Floats, Indices, subjects
+from ehrsim.evaluate.records import DAYS_PER_YEAR, visit_events
+from ehrsim.evaluate.resampling import Floats, Indices, block_of, blocks, subjects
 
 MOST, LEAST_PAIRS = 30, 50
+LEAST_VALUES, LEAST_YEARS = 3, 0.5
+YEAR = DAYS_PER_YEAR * 86_400e6
+"""In microseconds."""
 _MOMENTS = 6
 
 
 class Pairs(NamedTuple):
-    """Pairs of values (x, y) of several groups, summed by patient."""
+    """Pairs of values (x, y) of several groups, summed by block of patients."""
 
     moments: sparse.csr_matrix
-    """(patients, groups * 6) the sums of 1, x, y, xx, yy and xy of each group"""
+    """(blocks, groups * 6) the sums of 1, x, y, xx, yy and xy of each group"""
     number: Indices
     """(groups,) how many pairs"""
 
@@ -96,28 +99,54 @@ def same_visit(table: pl.DataFrame, patients: int, codes: int) -> Pairs:
     Only groups with first < second have any.
     """
     visit = ["patient", "visit_id", "day"]
-    means = table.group_by(*visit, "number").agg(pl.col("value").mean())
-    joined = means.join(means, on=visit, nulls_equal=True, suffix="_second").filter(
-        pl.col("number") < pl.col("number_second")
-    )
-    group = pl.col("number") * codes + pl.col("number_second")
-    return _pairs(joined.sort(*visit, "number", "number_second"), group, "value_second", patients, codes * codes)
+    means = table.group_by(*visit, "number").agg(pl.col("value").mean()).sort(*visit, "number")
+    row = means.select(pl.struct(visit).rle_id()).to_series().to_numpy()
+    shape = (int(row[-1]) + 1 if len(row) else 0, codes)
+    value, there = np.zeros(shape), np.zeros(shape)
+    value[row, means["number"].to_numpy()] = means["value"].to_numpy() - 0.5
+    there[row, means["number"].to_numpy()] = 1.0
+    first = np.flatnonzero(np.diff(row, prepend=-1))
+    owner = block_of(means["patient"].to_numpy()[first])
+    found = np.zeros((blocks(patients), codes, codes, _MOMENTS))
+    for block in np.unique(owner):
+        x, one = value[owner == block], there[owner == block]
+        sums = one.T @ one, x.T @ one, one.T @ x, (x * x).T @ one, one.T @ (x * x), x.T @ x
+        found[block] = np.stack(sums, axis=-1)
+    found *= np.triu(np.ones((codes, codes)), 1)[None, :, :, None]
+    number = found[..., 0].sum(axis=0).ravel().astype(np.int64)
+    return Pairs(sparse.csr_matrix(found.reshape(len(found), -1)), number)
+
+
+def trends(table: pl.DataFrame) -> pl.DataFrame:
+    """How values change a year: the slope of the least-squares line through a patient's values of a code.
+
+    Of those with `LEAST_VALUES` values at least, the first and the last of them `LEAST_YEARS` apart or more. Returns
+    patient, number and value as `values`, to be taken by `by_code`.
+    """
+    key = ("patient", "number")
+    time, value = (pl.col("time") - pl.col("time").min().over(key)).dt.total_microseconds() / YEAR, pl.col("value")
+    year = pl.col("year")
+    moments = {"n": pl.len(), "x": year.mean(), "y": value.mean(), "xy": (year * value).mean(), "xx": (year**2).mean()}
+    found = table.with_columns(year=time).group_by(key, maintain_order=True).agg(**moments, years=year.max())
+    kept = found.filter((pl.col("n") >= LEAST_VALUES) & (pl.col("years") >= LEAST_YEARS))
+    x, y, xy, xx = (pl.col(name) for name in ("x", "y", "xy", "xx"))
+    return kept.select(*key, value=(xy - x * y) / (xx - x * x)).filter(value.is_finite())
 
 
 def _pairs(table: pl.DataFrame, group: pl.Expr, second: str, patients: int, groups: int) -> Pairs:
     # Values around nought lose no digits when sums of squares are subtracted; ranks lie around a half.
     rows = table.select("patient", group=group, x=pl.col("value") - 0.5, y=pl.col(second) - 0.5)
-    owner, column = rows["patient"].to_numpy(), rows["group"].to_numpy()
+    owner, column = block_of(rows["patient"].to_numpy()), rows["group"].to_numpy()
     x, y = rows["x"].to_numpy(), rows["y"].to_numpy()
-    sums = np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)
-    places = column[:, None] * _MOMENTS + np.arange(_MOMENTS)
-    owners = np.repeat(owner, _MOMENTS)
-    moments = sparse.coo_matrix((sums.ravel(), (owners, places.ravel())), (patients, groups * _MOMENTS)).tocsr()
-    return Pairs(moments, np.bincount(column, minlength=groups))
+    sums = (np.ones(len(x)), x, y, x * x, y * y, x * y)
+    shape = (blocks(patients), groups)
+    key = owner * groups + column
+    moments = np.stack([np.bincount(key, part, shape[0] * groups).reshape(shape) for part in sums], axis=-1)
+    return Pairs(sparse.csr_matrix(moments.reshape(shape[0], -1)), np.bincount(column, minlength=groups))
 
 
 def correlations(pairs: Pairs, weights: Floats) -> Floats:
-    """(rows, groups) Pearson's correlation of the pairs of each group, by row of weights (rows, patients).
+    """(rows, groups) Pearson's correlation of the pairs of each group, by row of weights (rows, blocks).
 
     Nought where there are less than two pairs, or one of both does not vary: nothing goes together there.
     """

@@ -2,13 +2,13 @@
 
 The definitions are those of HALO (Theodorou et al. 2023, Nature Communications 14:5305): the share of visits with a
 code or a pair, the share of transitions from a code to a code of the next visit, and for each the share of patients
-with at least one. All is kept sparse, patients by patterns, so that a vocabulary may be large and patients can be drawn
-again with replacement.
+with at least one. All is kept sparse, blocks of patients by patterns, so that a vocabulary may be large and patients
+can be drawn again with replacement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -16,26 +16,25 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ehrsim.evaluate.prevalence import r_squared
 from ehrsim.evaluate.records import visit_codes
-from ehrsim.evaluate.resampling import subjects
+from ehrsim.evaluate.resampling import block_of, blocks, subjects
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
 class Counts(NamedTuple):
-    """How often each patient shows each pattern, out of how many occasions."""
+    """How often each block of patients shows each pattern, out of how many occasions."""
 
     matrix: sparse.csr_matrix
-    """(patients, patterns) float64"""
+    """(blocks, patterns) float64"""
     occasions: Floats
-    """(patients,) visits, transitions, or 1"""
+    """(blocks,) visits, transitions, or patients"""
     pattern: Indices
     """(patterns,) the number of each pattern, ascending: a code, or first code times the number of codes plus second"""
 
     def shares(self, weight: Floats | None = None) -> Floats:
-        """(patterns,) occasions with the pattern out of all; `weight` (patients,) counts each patient that often."""
+        """(patterns,) occasions with the pattern out of all; `weight` (blocks,) counts each block that often."""
         weight = np.ones(len(self.occasions)) if weight is None else weight
         return np.asarray(weight @ self.matrix) / max(float(weight @ self.occasions), 1.0)
 
@@ -72,31 +71,66 @@ def vocabulary(*cohorts: pl.LazyFrame) -> pl.Series:
 def patterns(events: pl.LazyFrame, codes: pl.Series) -> Patterns:
     """Count the patterns of a table of events over `codes`, which must hold all of its codes."""
     visits, patient, _, patients = incidence(events, codes)
-    follows = patient[1:] == patient[:-1]
-    before, after, of_step = visits[:-1][follows], visits[1:][follows], patient[1:][follows]
+    order = np.argsort(block_of(patient), kind="stable")
+    visits, patient = visits[order], patient[order]
     size = len(codes)
-    found = {
-        "code": (patient, _coordinates(visits, patient), size),
-        "pair": (patient, _pairs(visits, visits, patient, within=True), size * size),
-        "sequence": (of_step, _pairs(before, after, of_step, within=False), size * size),
-    }
+    tallies = {"code": _Tally(size), "pair": _Tally(size * size), "sequence": _Tally(size * size)}
+    ends = np.searchsorted(block_of(patient), np.arange(blocks(patients) + 1))
+    for low, high in itertools.pairwise(ends):
+        part, owner = visits[low:high], patient[low:high]
+        follows = owner[1:] == owner[:-1]
+        before, after, of_step = part[:-1][follows], part[1:][follows], owner[1:][follows]
+        tallies["code"].add(*_coordinates(part, owner), len(owner))
+        tallies["pair"].add(*row_pairs(part, part, owner, within=True), len(owner))
+        tallies["sequence"].add(*row_pairs(before, after, of_step, within=False), len(of_step))
+    everyone = np.bincount(block_of(np.arange(patients)), minlength=blocks(patients)).astype(np.float64)
     counted = {}
-    for name, (occasion, (owner, pattern), limit) in found.items():
-        key, number = np.unique(owner * limit + pattern, return_counts=True)
-        known, column = np.unique(key % limit, return_inverse=True)
-        shape = (patients, len(known))
-        by_visit = sparse.csr_matrix((number.astype(np.float64), (key // limit, column)), shape)
-        by_patient = sparse.csr_matrix((np.ones(len(key)), (key // limit, column)), shape)
-        occasions = np.bincount(occasion, minlength=patients).astype(np.float64)
-        counted[f"{name}_by_visit"] = Counts(by_visit, occasions, known)
-        counted[f"{name}_by_patient"] = Counts(by_patient, np.ones(patients), known)
+    for name, tally in tallies.items():
+        counted[f"{name}_by_visit"], counted[f"{name}_by_patient"] = tally.counts(everyone)
     return Patterns(**counted)
+
+
+class _Tally:
+    """Counts of a kind of pattern, block by block, so that no list is as long as all that the cohort shows."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit` is one more than the highest number of a pattern."""
+        self.limit = limit
+        self.found: list[tuple[Indices, Indices, Indices]] = []
+        self.occasions: list[int] = []
+
+    def add(self, owner: Indices, pattern: Indices, occasions: int) -> None:
+        """Count what the patients of the next block show: the owner and the pattern of each occurrence."""
+        first = owner.min() if len(owner) else 0
+        key, number = np.unique((owner - first) * self.limit + pattern, return_counts=True)
+        shown = key % self.limit
+        order = np.argsort(shown, kind="stable")
+        known, begin = np.unique(shown[order], return_index=True)
+        visits = np.add.reduceat(number[order], begin) if len(known) else number
+        self.found.append((known, visits, np.diff(begin, append=len(shown))))
+        self.occasions.append(occasions)
+
+    def counts(self, patients: Floats) -> tuple[Counts, Counts]:
+        """By visit or transition, and by patient, of whom each block has so many."""
+        known, column = np.unique(self._joined(0), return_inverse=True)
+        row = np.repeat(np.arange(len(self.found)), [len(part[0]) for part in self.found])
+        shape = (len(patients), len(known))
+        matrices = [sparse.csr_matrix((self._joined(kind) * 1.0, (row, column)), shape) for kind in (1, 2)]
+        occasions = np.array(self.occasions, np.float64)
+        return Counts(matrices[0], occasions, known), Counts(matrices[1], patients, known)
+
+    def _joined(self, part: int) -> Indices:
+        """A part of what was found of every block."""
+        return np.concatenate([np.zeros(0, np.int64), *(found[part] for found in self.found)]).astype(np.int64)
 
 
 def aligned(first: Counts, second: Counts) -> tuple[Floats, Floats]:
     """The shares of two cohorts over the patterns that either shows."""
-    once = (np.ones((1, len(counts.occasions))) for counts in (first, second))
-    return next(_aligned_rows(first, second, *once))
+    union = np.union1d(first.pattern, second.pattern)
+    both = np.zeros((2, len(union)))
+    for shares, counts in zip(both, (first, second), strict=True):
+        shares[np.searchsorted(union, counts.pattern)] = counts.shares()
+    return both[0], both[1]
 
 
 class Distances(NamedTuple):
@@ -107,28 +141,49 @@ class Distances(NamedTuple):
 
 
 def distances(real: Counts, synthetic: Counts, real_weights: Floats, weights: Floats) -> Distances:
-    """Compare two cohorts once for every row of the weights (rows, patients) of each.
+    """Compare two cohorts once for every row of the weights (rows, blocks) of each.
 
-    R squared is over the patterns that a patient with a weight shows, and NaN where they are all as common.
+    R squared is over the patterns that a patient with a weight shows, and NaN where they are all as common. Both are
+    sums over patterns, and taken some thousand patterns at a time.
     """
-    found = np.full((2, len(real_weights)), np.nan)
-    for row, (truth, guess) in enumerate(_aligned_rows(real, synthetic, real_weights, weights)):
+    union = np.union1d(real.pattern, synthetic.pattern)
+    cohorts = (real, real_weights), (synthetic, weights)
+    occasions = [np.maximum(rows @ counts.occasions, 1.0)[:, None] for counts, rows in cohorts]
+    totals = [rows @ np.asarray(counts.matrix.sum(axis=1)).ravel()[:, None] for counts, rows in cohorts]
+    sums = np.zeros((5, len(weights)))
+    for begin in range(0, len(union), _AT_ONCE):
+        part = union[begin : begin + _AT_ONCE]
+        both = [rows @ _dense(counts, part) for counts, rows in cohorts]
+        truth, guess = (shown / number for shown, number in zip(both, occasions, strict=True))
+        scaled = [shown / np.maximum(total, 1e-300) for shown, total in zip(both, totals, strict=True)]
         shown = (truth > 0) | (guess > 0)
-        explained = r_squared(truth[shown], guess[shown])
-        found[:, row] = total_variation(truth, guess), np.nan if explained is None else explained
-    return Distances(*found)
+        sums += np.stack(
+            [
+                np.abs(scaled[0] - scaled[1]).sum(axis=1) / 2,
+                ((guess - truth) ** 2).sum(axis=1),
+                truth.sum(axis=1),
+                (truth**2).sum(axis=1),
+                shown.sum(axis=1),
+            ]
+        )
+    apart, residual, total, squares, number = sums
+    variance = squares - total**2 / np.maximum(number, 1)
+    # What rounding leaves of the variance of equal shares is no variance.
+    varies = variance > 1e-12 * np.maximum(squares, 1e-300)
+    explained = np.where(varies, 1 - residual / np.where(varies, variance, 1.0), np.nan)
+    empty = (totals[0][:, 0] == 0) | (totals[1][:, 0] == 0)
+    return Distances(np.where(empty, 1.0, apart), explained)
 
 
-def _aligned_rows(
-    first: Counts, second: Counts, first_weights: Floats, second_weights: Floats
-) -> Iterator[tuple[Floats, Floats]]:
-    union = np.union1d(first.pattern, second.pattern)
-    places = [np.searchsorted(union, counts.pattern) for counts in (first, second)]
-    for weights in zip(first_weights, second_weights, strict=True):
-        both = np.zeros((2, len(union)))
-        for shares, counts, place, weight in zip(both, (first, second), places, weights, strict=True):
-            shares[place] = counts.shares(weight)
-        yield both[0], both[1]
+_AT_ONCE = 16_384
+
+
+def _dense(counts: Counts, chosen: Indices) -> Floats:
+    """(blocks, chosen) the counts of some patterns, ascending, nought for those that the cohort does not show."""
+    low, high = np.searchsorted(counts.pattern, [chosen[0], chosen[-1] + 1])
+    found = np.zeros((counts.matrix.shape[0], len(chosen)))
+    found[:, np.searchsorted(chosen, counts.pattern[low:high])] = counts.matrix[:, low:high].toarray()
+    return found
 
 
 def total_variation(real: Floats, synthetic: Floats) -> float:
@@ -156,7 +211,7 @@ def _coordinates(visits: sparse.csr_matrix, patient: Indices) -> tuple[Indices, 
     return np.repeat(patient, np.diff(visits.indptr)), visits.indices.astype(np.int64)
 
 
-def _pairs(
+def row_pairs(
     left: sparse.csr_matrix, right: sparse.csr_matrix, patient: Indices, *, within: bool
 ) -> tuple[Indices, Indices]:
     """The patient and the number of every pair of a code of a row of `left` and one of the same row of `right`.

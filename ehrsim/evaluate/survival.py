@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ehrsim import codes
 from ehrsim.evaluate.prevalence import kind_of
 from ehrsim.evaluate.records import visit_events, years
-from ehrsim.evaluate.resampling import Floats
+from ehrsim.evaluate.resampling import Floats, block_of, once
 
 MOST_OUTCOMES, LEAST_CARRIERS, KNOWN_BIRTHS = 5, 10, 0.9
 ENDING = 0.5
@@ -41,7 +41,7 @@ def kaplan_meier(follow_up: FollowUp) -> Curve:
     S(t) is the product of 1 - d_i / n_i over the times t_i up to t: d_i patients had the outcome at t_i, out of n_i who
     were followed until then. Those whose follow-up ends at t_i without it are among the n_i.
     """
-    times, survival = _curves(follow_up, np.ones((1, len(follow_up.time))))
+    times, survival = _curves(follow_up, once(len(follow_up.time)))
     changed = np.isin(times, follow_up.time[follow_up.happened])
     return Curve(times[changed], survival[0][changed])
 
@@ -49,7 +49,7 @@ def kaplan_meier(follow_up: FollowUp) -> Curve:
 def integrated_errors(
     real: FollowUp, other: FollowUp, real_weights: Floats, weights: Floats, *, horizon: float
 ) -> Floats:
-    """(rows,) the mean over time of |S_R(t) - S_S(t)| from 0 to `horizon` years, by row of weights (rows, patients).
+    """(rows,) the mean over time of |S_R(t) - S_S(t)| from 0 to `horizon` years, by row of weights (rows, blocks).
 
     It is (1 / tau) times the integral of the absolute difference of both survival curves: the integrated absolute
     error. A curve goes on as it ended where nobody is followed to the horizon.
@@ -68,12 +68,13 @@ def _curves(follow_up: FollowUp, weights: Floats) -> tuple[Floats, Floats]:
     """The times in order and, by row of weights, survival after each (rows, times)."""
     known = np.isfinite(follow_up.time)
     time, happened = follow_up.time[known], follow_up.happened[known]
+    owner = block_of(np.flatnonzero(known))
     grid, place = np.unique(time, return_inverse=True)
     survival = np.empty((len(weights), len(grid)))
-    for row, weight in enumerate(weights[:, known]):
-        left = np.bincount(place, weight, len(grid))
+    for row, weight in enumerate(weights):
+        left = np.bincount(place, weight[owner], len(grid))
         followed = left[::-1].cumsum()[::-1]
-        outcomes = np.bincount(place, weight * happened, len(grid))
+        outcomes = np.bincount(place[happened], weight[owner[happened]], len(grid))
         survival[row] = np.cumprod(1 - outcomes / np.maximum(followed, 1e-12))
     return grid, survival
 

@@ -81,19 +81,19 @@ class Timeline(NamedTuple):
     unseen: dict[str, int]
 
 
-def typical(events: pl.LazyFrame) -> int | None:
-    """The patient to show: the one at `RICHNESS` when those with a birth are ordered by their distinct conditions.
+def typical(events: pl.LazyFrame, richness: float = RICHNESS) -> int | None:
+    """The patient to show: the one at `richness` when those with a birth are ordered by their distinct conditions.
 
     Equal ones stand in the order of their ids. Patients without conditions are passed over, unless nobody has any.
     """
     names = events.select(pl.col("code").unique()).collect()["code"]
     conditions = names.filter(kind_of(names) == "condition")
-    richness = pl.col("code").filter(pl.col("code").is_in(conditions.implode())).n_unique()
-    patients = events.group_by("subject_id").agg(richness=richness, born=(pl.col("code") == codes.BIRTH).any())
+    number = pl.col("code").filter(pl.col("code").is_in(conditions.implode())).n_unique()
+    patients = events.group_by("subject_id").agg(richness=number, born=(pl.col("code") == codes.BIRTH).any())
     ordered = patients.filter("born").sort("richness", "subject_id").collect()
     with_any = ordered.filter(pl.col("richness") > 0)
     chosen = with_any if with_any.height else ordered
-    return int(chosen["subject_id"][int(RICHNESS * (chosen.height - 1))]) if chosen.height else None
+    return int(chosen["subject_id"][int(richness * (chosen.height - 1))]) if chosen.height else None
 
 
 def timeline(events: pl.LazyFrame, subject: int) -> Timeline:
@@ -176,8 +176,8 @@ _LONGEST_LABEL = 34
 _SHORT, _SHORTEST = 0.5, 1 / DAYS_PER_YEAR
 
 
-def draw(patient: Timeline) -> Markup:
-    """The drawing of a timeline, rows under one axis of age."""
+def draw(patient: Timeline, whose: str = "simulated") -> Markup:
+    """The drawing of a timeline, rows under one axis of age; `whose` says what kind of patient it is."""
     plot = Frame(_LABELS, 26, _WIDTH - _VALUES, _height(patient))
     x = linear(min(patient.start, patient.end - _SHORTEST), patient.end, plot.left, plot.right)
     parts, y = [_axis(x, patient, plot)], plot.top
@@ -200,7 +200,7 @@ def draw(patient: Timeline) -> Markup:
         for course in patient.courses:
             parts.append(_course(course, x, y, plot))
             y += _COURSE
-    return svg(_WIDTH, plot.bottom + 8, f"Timeline of simulated patient {patient.subject}", join(parts))
+    return svg(_WIDTH, plot.bottom + 8, f"Timeline of {whose} patient {patient.subject}", join(parts))
 
 
 def _height(patient: Timeline) -> float:

@@ -18,7 +18,7 @@ from ehrsim.evaluate.features import Features
 from ehrsim.evaluate.resampling import COVERAGE, DRAWS, Floats, Indices
 
 FOLDS, MOST_SHOWN = 5, 10
-_ITERATIONS, _LEAVES, _LEAST_IN_LEAF = 100, 15, 10
+_ITERATIONS, _LEAVES, _LEAST_IN_LEAF, _BINS = 100, 15, 10, 63
 
 
 class Area(NamedTuple):
@@ -49,8 +49,8 @@ class Told(NamedTuple):
 def told_apart(real: Features, other: Features, *, seed: int = 0, clues: bool = False, draws: int = DRAWS) -> Told:
     """Train gradient-boosted trees to tell two cohorts apart, on as many patients of each, cross-validated by patient.
 
-    With `clues`, the features are named whose values, exchanged between the patients tested, cost most AUC (permutation
-    importance, Breiman 2001, Machine Learning 45:5). Raises `MissingExtraError` without scikit-learn.
+    With `clues`, the features are named whose values, exchanged between the patients of a fold, cost most AUC
+    (permutation importance, Breiman 2001, Machine Learning 45:5). Raises `MissingExtraError` without scikit-learn.
     """
     rng = np.random.Generator(np.random.Philox(key=seed))
     size = min(len(real.matrix), len(other.matrix))
@@ -63,8 +63,8 @@ def told_apart(real: Features, other: Features, *, seed: int = 0, clues: bool = 
         part = matrix[:, known]
         model = classifier(seed).fit(part[~test], label[~test])
         score[test] = model.predict_proba(part[test])[:, 1]
-        if clues:
-            lost[known] += _lost_areas(model, part[test], label[test], rng) / FOLDS
+        if clues and not number:
+            lost[known] = _lost_areas(model, part[test], label[test], rng)
     best = np.argsort(-lost, kind="stable")[: MOST_SHOWN if clues else 0]
     means = [_means(matrix[~label]), _means(matrix[label])]
     shown = [Clue(real.names[i], float(lost[i]), float(means[0][i]), float(means[1][i])) for i in best if lost[i] > 0]
@@ -81,6 +81,7 @@ def classifier(seed: int) -> Any:
         max_iter=_ITERATIONS,
         max_leaf_nodes=_LEAVES,
         min_samples_leaf=_LEAST_IN_LEAF,
+        max_bins=_BINS,
         early_stopping=False,
         random_state=seed,
     )

@@ -115,6 +115,6 @@ def test_what_each_part_earns_is_told(variants: str) -> None:
     result = json.loads(done.stdout)
     assert list(result["variants"]) == variants.split(",")
     for name, figures in result["variants"].items():
-        assert figures["fit_cpu"] > 0 and figures["tvd code_by_visit"]["ratio"] > 1
+        assert figures["fit_cpu"] > 0 and figures["code_by_visit/total_variation"]["ratio"] > 1
         assert ("held_out_nats" in figures) == (name != "gan")
     assert "| variant | nats |" in done.stderr and "| floor |" in done.stderr

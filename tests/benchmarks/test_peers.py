@@ -146,8 +146,8 @@ def test_peers_stand_side_by_side(tmp_path: Path, tiny_events: pl.DataFrame) -> 
     result = json.loads(done.stdout)
     assert set(result["peers"]) == {"marginals", "themselves"}
     for name, figure in result["peers"]["themselves"].items():
-        assert name.startswith("auc") or figure["value"] == pytest.approx(figure["floor"])
-    assert result["peers"]["marginals"]["tvd pair_by_visit"]["value"] > 0
+        assert name.startswith("told_apart") or figure["value"] == pytest.approx(figure["floor"])
+    assert result["peers"]["marginals"]["pair_by_visit/total_variation"]["value"] > 0
     assert result["peers"]["marginals"]["patients a CPU second"]["value"] > 0
     assert "floor" in done.stderr and "marginals" in done.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from html.parser import HTMLParser
 
 import numpy as np
 import polars as pl
@@ -94,3 +95,34 @@ def _moved(table: pl.LazyFrame, *, together: bool) -> pl.LazyFrame:
         own = content.filter(pl.col("code") == code).join(to, on=["subject_id", "visit_id"])
         moved.append(own.with_columns(pl.col(f"{name}_new").alias(name) for name in visits.columns))
     return events.sort(pl.concat([rest, *(own.select(rest.columns) for own in moved)]).lazy()).collect().lazy()
+
+
+class Structure(HTMLParser):
+    """Counts elements, and checks that those which need it are closed in order."""
+
+    VOID = ("meta", "link", "br")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.addresses += [str(value) for name, value in attrs if name in ("href", "src", "action", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="session")
+def structure_of() -> type[Structure]:
+    """What a page is made of."""
+    return Structure

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from html.parser import HTMLParser
 from pathlib import Path
 
 import polars as pl
@@ -70,34 +69,11 @@ def page_of(population: Path, simulated: Path, metrics: Path, **given: object) -
     return page.read_text(encoding="utf-8")
 
 
-class Structure(HTMLParser):
-    """Counts elements, and checks that those which need it are closed in order."""
-
-    VOID = ("meta", "link", "br")
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.addresses: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        self.addresses += [str(value) for name, value in attrs if name in ("href", "src", "action", "xlink:href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_the_page_is_whole_and_needs_nothing_else(population: Path, simulated: Path, metrics: Path) -> None:
+def test_the_page_is_whole_and_needs_nothing_else(
+    population: Path, simulated: Path, metrics: Path, structure_of
+) -> None:
     page = page_of(population, simulated, metrics, facts=(("Seed <i>", "7 & 8"),))
-    structure = Structure(page)
+    structure = structure_of(page)
     assert structure.open == []
     assert "script" not in structure.seen
     assert all(address.startswith(("#", "data:")) for address in structure.addresses)
@@ -149,13 +125,15 @@ def test_a_single_parquet_file_is_a_cohort_too(population: Path, simulated: Path
     assert "30 simulated patients" in page_of(population, simulated.with_suffix(".parquet"), metrics)
 
 
-def test_cohorts_that_share_nothing_still_give_a_page(population: Path, tmp_path: Path, metrics: Path) -> None:
+def test_cohorts_that_share_nothing_still_give_a_page(
+    population: Path, tmp_path: Path, metrics: Path, structure_of
+) -> None:
     bare = pl.DataFrame({"subject_id": [1], "time": [None], "code": ["GENDER//male"]}).cast({"time": pl.Datetime("us")})
     events.write_events(bare, tmp_path / "bare.parquet")
     page = page_of(population, tmp_path / "bare.parquet", metrics)
     assert "No simulated patient has a birth" in page
     assert "share no measurement" in page
-    assert Structure(page).open == []
+    assert structure_of(page).open == []
 
 
 def test_an_empty_cohort_is_refused_and_nothing_is_written(population: Path, tmp_path: Path, metrics: Path) -> None:

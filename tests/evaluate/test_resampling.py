@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ehrsim.evaluate.resampling import beside_floor, figure, interval, resamples
+from ehrsim.evaluate.resampling import beside_floor, block_of, blocks, figure, interval, resamples
 
 
 def test_patients_are_drawn_with_replacement_and_first_taken_as_they_are() -> None:
@@ -23,15 +23,20 @@ def test_an_interval_lies_about_its_value_where_draws_are_biased() -> None:
     assert interval(np.array([0.1, *draws]), (0.0, np.inf)) == pytest.approx((0, 0.1 + 0.475))
 
 
-def test_the_spread_is_that_of_new_samples() -> None:
-    """The interval of a share is that of the normal approximation."""
+@pytest.mark.parametrize(("patients", "tolerance"), [(100, 0.1), (3_000, 0.2)])
+def test_the_spread_is_that_of_new_samples(patients: int, tolerance: float) -> None:
+    """The interval of a share is that of the normal approximation, one by one and in blocks."""
     rng = np.random.Generator(np.random.Philox(key=3))
-    having = rng.random(500) < 0.3
-    weights = resamples(500, 1, 1, draws=2000).held_out
-    low, high = interval(weights @ having / 500)
+    having = rng.random(patients) < 0.3
+    weights = resamples(patients, 1, 1, draws=2000).held_out
+    places = block_of(np.arange(patients))
+    assert weights.shape[1] == blocks(patients) == 100
+    sums = (np.bincount(places, part, 100) for part in (having, np.ones(patients)))
+    drawn = np.divide(*(weights @ total for total in sums))
+    low, high = interval(drawn)
     share = having.mean()
-    error = 1.96 * np.sqrt(share * (1 - share) / 500)
-    assert (share - low, high - share) == pytest.approx((error, error), rel=0.1)
+    error = 1.96 * np.sqrt(share * (1 - share) / patients)
+    assert (share - low, high - share) == pytest.approx((error, error), rel=tolerance)
 
 
 def test_a_distance_and_its_floor_share_the_draw_of_held_out_patients() -> None:
