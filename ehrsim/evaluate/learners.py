@@ -125,10 +125,9 @@ LEARNERS: dict[str, Learner] = {"logistic regression": logistic, "gradient-boost
 
 def learned(learner: Learner, examples: Examples, seed: int) -> Predict:
     """What a learner learns; from examples of one outcome only, or none, the share of these that had it."""
-    share = float(examples.outcome.mean()) if len(examples.outcome) else 0.5
-    if 0 < share < 1:
+    if examples.outcome.any() and not examples.outcome.all():
         return learner(examples, seed)
-    return _constant(share)
+    return _constant(float(examples.outcome.mean()) if len(examples.outcome) else 0.5)
 
 
 def _constant(share: float) -> Predict:

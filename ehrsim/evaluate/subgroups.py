@@ -59,9 +59,11 @@ def attributes(events: pl.LazyFrame, asked: pl.DataFrame | None = None) -> pl.Da
     race = pl.col("race").replace(codes.RACES)
     bounds = [0, *AGES]
     names = [f"{low} to {high - 1}" for low, high in itertools.pairwise(bounds)] + [f"{bounds[-1]} and older"]
-    age = years(pl.col("last") - pl.col("born")).cut(list(AGES), labels=names, left_closed=True).cast(pl.String)
+    age = years(pl.col("last") - pl.col("born"))
+    reached = sum(((age >= start).cast(pl.Int64) for start in AGES), start=pl.lit(0))
+    band = reached.replace_strict(dict(enumerate(names)), return_dtype=pl.String)
     group = pl.when(hispanic.fill_null(False)).then(pl.lit(codes.ETHNICITIES["2135-2"])).otherwise(race)
-    return people.select("subject_id", "sex", age.alias("age"), group.alias("race and ethnicity"))
+    return people.select("subject_id", "sex", band.alias("age"), group.alias("race and ethnicity"))
 
 
 def groups(people: pl.DataFrame, *, intersections: bool = True, least: int = 1) -> list[Group]:
