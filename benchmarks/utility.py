@@ -43,7 +43,7 @@ def cohorts(options: Namespace) -> Cohorts:
     """Held-out, training and simulated patients."""
     if not options.events:
         people = SMALL_PEOPLE if options.small else PEOPLE
-        return Cohorts(*(population(people, seed=seed).collect().lazy() for seed in (1, 2, 3)))
+        return Cohorts(*(population(people, seed=seed).lazy() for seed in (1, 2, 3)))
     training, held_out = ehrsim.read_events(options.events, "train"), options.held_out
     if held_out:
         tested = ehrsim.read_events(held_out)

@@ -17,7 +17,8 @@ from ehrsim.errors import MissingExtraError
 from ehrsim.evaluate.resampling import Floats, Indices
 from ehrsim.sequences import Sequences
 
-THREADS = 2
+THREADS = 1
+"""Of trees: two of them on a machine that others use took 37 CPU seconds for what one does in 2.4, waiting in loops."""
 _STRENGTHS, _INNER, _FARTHEST = (0.001, 0.01, 0.1), 4, 5.0
 """Inverses of the penalty of logistic regression, of which one is chosen on every fourth patient; and the most
 deviations that a feature is off its mean."""
@@ -136,7 +137,7 @@ def _constant(share: float) -> Predict:
 
 @contextmanager
 def bounded_threads() -> Iterator[None]:
-    """Numerical libraries use `THREADS` threads at most: on machines that others use, more of them only wait."""
+    """Numerical libraries use `THREADS` threads at most."""
     with _module("threadpoolctl").threadpool_limits(limits=THREADS):
         yield
 
