@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from ehrsim.evaluate import tasks
+from ehrsim.evaluate.histories import plan
 from ehrsim.evaluate.learners import logistic, trees
-from ehrsim.evaluate.utility import augmentation, few, scores, utility
+from ehrsim.evaluate.utility import asked_of, augmentation, cohort, few, joined, scores, told_of, utility
 
 PATIENTS = 500
 LEARNERS = {"logistic regression": logistic, "gradient-boosted trees": trees}
@@ -85,6 +86,21 @@ def test_few_patients_gain_from_more_and_many_do_not_lose(cohorts) -> None:
     assert auroc[0.05].gain_over_resampled > 0, "more of the same patients is not more patients"
     assert auroc[1.0].gain > -0.03
     assert auroc[1.0].alone == pytest.approx(auroc[1.0].augmented - auroc[1.0].gain)
+
+
+def test_joined_patients_keep_their_visits(cohorts) -> None:
+    planned = plan(cohorts[0])
+    parts = [cohort(events, planned) for events in cohorts[:2]]
+    first, second = (told_of(one, asked_of(one, SUGAR), planned) for one in parts)
+    both = joined(first, second)
+    visits = both.sequences.visits.toarray()
+    for one, begin in ((first, 0), (second, len(first.outcome))):
+        rows = both.sequences.rows[begin : begin + len(one.outcome)]
+        np.testing.assert_array_equal(visits[rows], one.sequences.visits.toarray()[one.sequences.rows])
+        np.testing.assert_array_equal(both.sequences.numbers[rows], one.sequences.numbers[one.sequences.rows])
+        present = one.sequences.rows < one.sequences.visits.shape[0] - 1
+        np.testing.assert_array_equal(rows < len(visits) - 1, present, "only the last row is no visit")
+    assert both.features.shape[0] == len(both.outcome) == len(first.outcome) + len(second.outcome)
 
 
 def test_some_patients_are_chosen_whole_by_their_hash(world) -> None:
