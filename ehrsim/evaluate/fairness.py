@@ -82,8 +82,11 @@ class UtilityGap(msgspec.Struct, frozen=True):
     gap: float
     """that less the same of all patients: negative where the group loses more"""
     gap_interval: Interval
+    """of tested patients drawn again"""
+    training_error: float
+    """the standard error of gaps of the task from chance in training, told by models of halves of the real patients"""
     corrected_p: float
-    """by Benjamini and Hochberg's method over all rows"""
+    """of no loss, from both, by Benjamini and Hochberg's method over all rows"""
     flagged: bool
     """whether the group loses significantly more"""
     true_positive_rate: float
@@ -292,11 +295,38 @@ def utility_gaps(
             if enough(part):
                 rows.append((one, group, part, whole, weight, thresholds))
     told = [_utility_gap(*row) for row in rows]
-    p = np.array([_one_sided(-one.gap, (-one.gap_interval[1], -one.gap_interval[0])) for one in told], np.float64)
+    training = _training_errors(rows)
+    p = np.array([_loss_chance(one, training[one.task]) for one in told], np.float64)
     return [
-        msgspec.structs.replace(one, corrected_p=float(corrected), flagged=bool(corrected < SIGNIFICANT))
+        msgspec.structs.replace(
+            one, training_error=training[one.task], corrected_p=float(corrected), flagged=bool(corrected < SIGNIFICANT)
+        )
         for one, corrected in zip(told, benjamini_hochberg(p), strict=True)
     ]
+
+
+def _training_errors(rows: Sequence[tuple[Scored, Group, Scored, Floats, Floats, Sequence[float]]]) -> dict[str, float]:
+    """By task, the standard error of a gap from chance in training, which intervals of tested patients do not hold.
+
+    Two models of half the patients each are twice as far apart, in terms of variance, as two of all. The mean square of
+    their gaps over all groups and kinds of model, halved, is that variance, with some of tested patients in it.
+    """
+    squares: dict[str, list[float]] = {}
+    for one, _, part, *_ in rows:
+        sides = [
+            [float(auroc(risk, each.outcome, np.ones((1, len(each.outcome))))[0]) for risk in each.halves]
+            for each in (part, one)
+        ]
+        (first, second), (whole, other) = sides
+        squares.setdefault(one.task.name, []).append(((first - second) - (whole - other)) ** 2)
+    return {task: math.sqrt(float(np.mean(found)) / 2) for task, found in squares.items()}
+
+
+def _loss_chance(one: UtilityGap, training: float) -> float:
+    """The chance of so great a loss where there is none, from the errors of tested patients and of training."""
+    tested = (one.gap_interval[1] - one.gap_interval[0]) / (2 * WIDTH)
+    error = math.hypot(tested, training)
+    return float(stats.norm.sf(-one.gap / error)) if error > 0 and math.isfinite(one.gap) else 1.0
 
 
 def _utility_gap(
@@ -320,6 +350,7 @@ def _utility_gap(
         float(difference[0]),
         float(gap[0]),
         interval(gap),
+        math.nan,
         math.nan,
         flagged=False,
         true_positive_rate=float(called[0][0]),
