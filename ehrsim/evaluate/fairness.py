@@ -1,6 +1,6 @@
 """Whether simulated patients are as good a likeness of every group: who is there, what they have, and what it is worth.
 
-Groups are by sex, age, race and ethnicity, and where these meet (`subgroups.py`). Since many are tested at once, some
+Groups are by sex, age, race and ethnicity, and where these meet (`demographics.py`). Since many are tested at once, some
 would differ by chance alone: p-values are corrected (`representation.py`), by Holm's method where one false alarm is
 too many, by Benjamini and Hochberg's where a share of them may be false.
 
@@ -36,7 +36,7 @@ from ehrsim.evaluate.representation import (
     representation,
 )
 from ehrsim.evaluate.resampling import DRAWS, Figure, Floats, beside_floor, interval, resamples, subjects
-from ehrsim.evaluate.subgroups import Group, attributes, groups
+from ehrsim.evaluate.demographics import Group, attributes, groups
 from ehrsim.evaluate.utility import LEAST_IN_GROUP, Scored, differences, draws_of, enough, within
 
 MOST_CODES, MOST_SHOWN, MOST_OUTCOMES = 100, 20, 3

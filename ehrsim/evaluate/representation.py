@@ -15,7 +15,7 @@ from scipy import stats
 
 from ehrsim.errors import UsageError
 from ehrsim.evaluate.resampling import Floats
-from ehrsim.evaluate.subgroups import ATTRIBUTES, groups
+from ehrsim.evaluate.demographics import ATTRIBUTES, groups
 
 SIGNIFICANT = 0.05
 TOLERATED = math.log(1.1)

@@ -2,7 +2,7 @@
 
 A task is defined by the real training patients and then put to every cohort alike. Each patient is asked once at most,
 at one of the moments at which the answer is known, drawn by a hash of the patient and the task: a patient's moment does
-not depend on who else is there. Everything before the moment may be used to predict (`histories.py`), nothing after it.
+not depend on who else is there. Everything before the moment may be used to predict (`predictors.py`), nothing after it.
 
 | kind | moment | outcome |
 |---|---|---|

@@ -20,11 +20,11 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from ehrsim.evaluate import histories
+from ehrsim.evaluate import predictors
 from ehrsim.evaluate.learners import LEARNERS, Examples, Learner, learned
 from ehrsim.evaluate.predictions import BY_GROUP, MEASURES, Measure, Outcomes
 from ehrsim.evaluate.resampling import DRAWS, NOT_NEGATIVE, Floats, Indices, interval, subjects
-from ehrsim.evaluate.subgroups import attributes, groups
+from ehrsim.evaluate.demographics import attributes, groups
 from ehrsim.evaluate.tasks import Calendar, Chosen, Skipped, Task, calendar, choose, examples
 from ehrsim.events import mixed
 
@@ -39,7 +39,7 @@ class Cohort(NamedTuple):
     """A table of events, and what is known of its patients and when."""
 
     events: pl.LazyFrame
-    known: histories.Known
+    known: predictors.Known
     when: Calendar
 
 
@@ -153,9 +153,9 @@ class Augmented(msgspec.Struct, frozen=True):
     gain_over_resampled_interval: Interval
 
 
-def cohort(events: pl.LazyFrame, plan: histories.Plan) -> Cohort:
+def cohort(events: pl.LazyFrame, plan: predictors.Plan) -> Cohort:
     """What is known of the patients of a table of events, and when."""
-    return Cohort(events, histories.known(events, plan), calendar(events))
+    return Cohort(events, predictors.known(events, plan), calendar(events))
 
 
 def asked_of(cohort: Cohort, task: Task, *, seed: int = 0) -> pl.DataFrame:
@@ -163,13 +163,13 @@ def asked_of(cohort: Cohort, task: Task, *, seed: int = 0) -> pl.DataFrame:
     return examples(cohort.events, cohort.when, task, seed=seed)
 
 
-def told_of(cohort: Cohort, asked: pl.DataFrame, plan: histories.Plan) -> Examples:
+def told_of(cohort: Cohort, asked: pl.DataFrame, plan: predictors.Plan) -> Examples:
     """What is known of the patients asked, and what came of it."""
     return Examples(
         asked["subject_id"].to_numpy(),
         asked["label"].to_numpy(),
-        histories.features(cohort.known, asked, plan).matrix,
-        histories.sequences(cohort.known, asked, plan),
+        predictors.features(cohort.known, asked, plan).matrix,
+        predictors.sequences(cohort.known, asked, plan),
     )
 
 
@@ -197,7 +197,7 @@ def scores(
     most = min(len(subjects(training)), len(subjects(synthetic)))
     training, synthetic = few(training, most, seed=seed), few(synthetic, most, seed=seed)
     chosen = choose(training, held_out, seed=seed) if chosen is None else chosen
-    plan = histories.plan(training)
+    plan = predictors.plan(training)
     cohorts = [cohort(events, plan) for events in (training, synthetic, held_out)]
     found = []
     for task in chosen.tasks:
@@ -314,7 +314,7 @@ def augmentation(
     those who have few of their own; it is honest only if the generator was trained on no more than these: to say that
     of a part, give patients of a generator that was trained on it.
     """
-    plan = histories.plan(training)
+    plan = predictors.plan(training)
     cohorts = [cohort(events, plan) for events in (training, synthetic, held_out)]
     everyone, weights = draws_of(held_out, draws=draws, seed=seed)
     found = []

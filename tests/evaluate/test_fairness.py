@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from ehrsim.evaluate.fairness import Cohorts, fairness, utility_gaps
-from ehrsim.evaluate.subgroups import attributes
+from ehrsim.evaluate.demographics import attributes
 from ehrsim.evaluate.tasks import Task
 from ehrsim.evaluate.utility import Scored
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from ehrsim.evaluate import tasks
-from ehrsim.evaluate.histories import plan
+from ehrsim.evaluate.predictors import plan
 from ehrsim.evaluate.learners import logistic, trees
 from ehrsim.evaluate.utility import asked_of, augmentation, cohort, few, joined, scores, told_of, utility
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ehrsim.evaluate.histories import MOST_VISITS, Plan, features, known, plan, sequences
+from ehrsim.evaluate.predictors import MOST_VISITS, Plan, features, known, plan, sequences
 from ehrsim.evaluate.tasks import Task, calendar, examples
 from ehrsim.events import conform
 

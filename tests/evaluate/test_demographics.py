@@ -7,7 +7,7 @@ from datetime import datetime
 import polars as pl
 import pytest
 
-from ehrsim.evaluate.subgroups import attributes, groups
+from ehrsim.evaluate.demographics import attributes, groups
 from ehrsim.events import conform
 
 ROWS = [
