@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ehrsim import codes
+from ehrsim.evaluate.demographics import age_band
 from ehrsim.evaluate.patterns import Visits, incidence
 from ehrsim.evaluate.records import records
 from ehrsim.evaluate.resampling import Floats, Indices, subjects
 
 MOST_PATIENTS = 5_000
 MOST_COUNTED = 150
-AGE_BANDS = ((18, "0-17"), (45, "18-44"), (65, "45-64"), (80, "65-79"), (999, "80 and over"))
 COLUMNS = ("subject_id", "time", "code", "numeric_value", "visit_id")
 AGES = 1_000
 """Keys of onsets are those of codes times this, and more for the age."""
@@ -94,10 +94,7 @@ def person(events: pl.LazyFrame) -> pl.DataFrame:
 
 def groups(person: pl.DataFrame) -> dict[str, NDArray[np.str_]]:
     """Sex, band of the age at the last event, and race of every patient, "" where unknown."""
-    band = pl.lit(None, pl.String)
-    for below, name in reversed(AGE_BANDS):
-        band = pl.when(pl.col("age") < below).then(pl.lit(name)).otherwise(band)
-    table = person.select(pl.col("sex"), band.alias("age"), pl.col("race")).fill_null("")
+    table = person.select(pl.col("sex"), age_band(pl.col("age")).alias("age"), pl.col("race")).fill_null("")
     return {name: table[name].to_numpy().astype(np.str_) for name in table.columns}
 
 

@@ -9,12 +9,11 @@ import polars as pl
 from scipy import sparse
 
 from ehrsim import codes
+from ehrsim.evaluate.demographics import age_band
 from ehrsim.evaluate.patterns import Counts
 from ehrsim.evaluate.records import records
 from ehrsim.evaluate.resampling import block_of, blocks, subjects
 
-AGES = ((0, 18), (18, 45), (45, 65), (65, 200))
-"""Bands of the age at the last event, in years, from the first to before the second."""
 LEAST_MEMBERS = 50
 """A subgroup of fewer held-out patients is not judged: chance would decide."""
 
@@ -33,26 +32,14 @@ def members(events: pl.LazyFrame, vocabulary: pl.Series) -> Members:
     everyone = subjects(events)
     race = pl.col("code").filter(pl.col("code").str.starts_with("RACE//")).min().str.strip_prefix("RACE//")
     races = events.group_by("subject_id").agg(race=race).collect()
-    age = pl.col("age")
-    # A label where the age is in its band, else null; one of them at most is.
-    bands = [pl.when(age.is_between(*band, closed="left")).then(pl.lit(band_name(*band))) for band in AGES]
     table = records(events).join(races, on="subject_id", how="left", maintain_order="left")
-    labels = table.select("sex", pl.coalesce(bands).alias("age"), pl.col("race").replace(codes.RACES))
+    labels = table.select("sex", age_band(pl.col("age")).alias("age"), pl.col("race").replace(codes.RACES))
     column = pl.DataFrame({"code": vocabulary}).with_row_index("column").lazy()
     rows = events.select("subject_id", "code").unique().join(column, on="code").collect()
     place = everyone.search_sorted(rows["subject_id"]).to_numpy().astype(np.int64)
     shape = (len(everyone), len(vocabulary))
     carries = sparse.csr_matrix((np.ones(rows.height), (place, rows["column"].to_numpy())), shape)
     return Members(labels, carries)
-
-
-def band_name(low: int, high: int) -> str:
-    """The name of a band of ages.
-
-    >>> band_name(18, 45), band_name(65, 200)
-    ('18 to 44', '65 and over')
-    """
-    return f"{low} and over" if high >= AGES[-1][1] else f"{low} to {high - 1}"
 
 
 def known(held_out: Members) -> list[tuple[str, str]]:

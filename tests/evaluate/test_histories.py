@@ -112,5 +112,5 @@ def test_groups_are_sex_age_and_race(world) -> None:
     assert set(found["sex"]) == {"female", "male"}
     assert set(found["race"]) == {""}
     for age, band in zip(person["age"], found["age"], strict=True):
-        low, _, high = band.replace("80 and over", "80-999").partition("-")
+        low, _, high = band.replace("80 and older", "80 to 999").partition(" to ")
         assert int(low) <= age < int(high) + 1

@@ -29,8 +29,8 @@ CONTENT = {
         "lag_one",
         "sex=female",
         "sex=male",
-        "age=18 to 44",
-        "age=45 to 64",
+        "age=18 to 39",
+        "age=40 to 64",
         "features",
         "transitions",
         "density",
@@ -50,7 +50,7 @@ CONTENT["marginals"] = CONTENT["independent"] | {"number", "code_by_visit"}
 """Parts of the names of the metrics that are to catch each generator."""
 ALLOWED = {
     "shuffled": {
-        "age=45 to 64",
+        "age=40 to 64",
         "density",
         "clipped_density",
         "coverage",
@@ -59,7 +59,7 @@ ALLOWED = {
         "repeated_trajectories",
     },
     "independent": {
-        "age=45 to 64",
+        "age=40 to 64",
         "survival",
         "code_by_visit",
         "same_visit",
@@ -67,7 +67,7 @@ ALLOWED = {
         "repeated_trajectories",
     },
     "mortal": {"density", "clipped_density", "coverage", "clipped_coverage"},
-    "marginals": {"age=45 to 64"},
+    "marginals": {"age=40 to 64"},
     "without women": {"density", "clipped_density", "coverage", "clipped_coverage"},
     "each twice": {"repeated_trajectories", "coverage", "clipped_coverage", "features", "transitions"},
 }
