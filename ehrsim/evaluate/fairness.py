@@ -1,8 +1,8 @@
 """Whether simulated patients are as good a likeness of every group: who is there, what they have, and what it is worth.
 
 Groups are by sex, age, race and ethnicity, and where these meet (`demographics.py`). Since many are tested at once,
-some would differ by chance alone: p-values are corrected (`representation.py`), by Holm's method where one false alarm is
-too many, by Benjamini and Hochberg's where a share of them may be false.
+some would differ by chance alone: p-values are corrected (`representation.py`), by Holm's method where one false alarm
+is too many, by Benjamini and Hochberg's where a share of them may be false.
 
 | part | of a group | beside it |
 |---|---|---|

@@ -21,8 +21,8 @@ Ints = npt.NDArray[np.int64]
 Resource = dict[str, Any]
 Builder = Callable[..., Resource]
 
-CHUNK = 1 << 14
-"""Lines that are joined at once: some tens of megabytes at most."""
+CHUNK = 1 << 13
+"""Lines that are joined at once: some ten megabytes."""
 _LARGEST_LOOKUP = 1 << 22
 _HOLE = re.compile(r"\x00([0-9]+)\x00")
 """A hole in a line. The encoder escapes this character, so that no text of a resource can look like a hole."""

@@ -43,8 +43,8 @@ from ehrsim.fhir.validation.rules import rules_of
 from ehrsim.fhir.validation.times import ZONES, span
 
 Validate = Literal["none", "fast", "full"]
-LAYOUTS = 1 << 15
-"""Layouts that are kept: some 3 kB each."""
+LAYOUTS = 1 << 13
+"""Layouts that are kept: some 8 kB each."""
 TRIED = 6
 """Layouts of one shape and length that are tried on all lines before lines are looked up one by one."""
 SAMPLE_RATE = 4_096

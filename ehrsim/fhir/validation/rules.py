@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -55,7 +55,6 @@ class Rules:
         self.profiles: dict[str, str] = content["profiles"]
         self.invariants: dict[str, list[tuple[str, str, str]]] = content["invariants"]
         self.slices: dict[str, dict[str, Schema]] = content["slices"]
-        self._validators: dict[str, jsonschema_rs.Validator] = {}
         self._fields: dict[str, dict[str, Field]] = {}
 
     def holds(self, resource_type: str) -> bool:
@@ -64,19 +63,18 @@ class Rules:
 
     def is_valid(self, resource: Any) -> bool:
         """Whether a resource is valid on its own; entries of a Bundle are not looked into."""
-        return self._validator(resource["resourceType"]).is_valid(resource)
+        return self._validator.is_valid(resource)
 
     def problems(self, resource: Any) -> list[Problem]:
         """What the schema finds wrong with a resource."""
-        validator = self._validator(resource["resourceType"])
-        if validator.is_valid(resource):
+        if self._validator.is_valid(resource):
             return []
-        found = dict.fromkeys(self._problem(error, resource) for error in validator.iter_errors(resource))
+        found = dict.fromkeys(self._problem(error, resource) for error in self._validator.iter_errors(resource))
         return list(found)
 
     def conforms(self, value: Any, slice_of: str, slice_name: str) -> bool:
         """Whether a value is of a slice."""
-        return self._compiled(f"{slice_of}:{slice_name}", self.slices[slice_of][slice_name]).is_valid(value)
+        return self._slice_validator.is_valid({"slice": f"{slice_of}:{slice_name}", "value": value})
 
     def fields(self, name: str) -> dict[str, Field]:
         """The properties of a definition."""
@@ -122,25 +120,29 @@ class Rules:
             return None
         return Field("code" if name.endswith(".code") and name[0].islower() else name, frozenset())
 
-    def _validator(self, resource_type: str) -> jsonschema_rs.Validator:
-        if not self.holds(resource_type):
-            resource_type = "Resource"
-        return self._compiled(resource_type, {"$ref": f"#/$defs/{resource_type}"})
+    @cached_property
+    def _validator(self) -> jsonschema_rs.Validator:
+        """One validator for resources of all types: it holds the definitions once, where one a type would copy them."""
+        return self._compiled({"$ref": "#/$defs/Resource"})
 
-    def _compiled(self, name: str, schema: Schema) -> jsonschema_rs.Validator:
-        validator = self._validators.get(name)
-        if validator is None:
-            definitions = self.definitions
-            if name == "Bundle":
-                entry = definitions["Bundle.entry"]
-                properties = {**entry["properties"], "resource": {"type": "object", "required": ["resourceType"]}}
-                definitions = {**definitions, "Bundle.entry": {**entry, "properties": properties}}
-            validator = jsonschema_rs.validator_for(
-                {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions},
-                pattern_options=jsonschema_rs.RegexOptions(),
-            )
-            self._validators[name] = validator
-        return validator
+    @cached_property
+    def _slice_validator(self) -> jsonschema_rs.Validator:
+        """One validator for the values of all slices, each with the name of its slice."""
+        named = {f"{of}:{name}": schema for of, slices in self.slices.items() for name, schema in slices.items()}
+        each = [
+            {"if": {"properties": {"slice": {"const": name}}}, "then": {"properties": {"value": schema}}}
+            for name, schema in named.items()
+        ]
+        return self._compiled({"allOf": each})
+
+    def _compiled(self, schema: Schema) -> jsonschema_rs.Validator:
+        entry = self.definitions["Bundle.entry"]
+        properties = {**entry["properties"], "resource": {"type": "object", "required": ["resourceType"]}}
+        definitions = {**self.definitions, "Bundle.entry": {**entry, "properties": properties}}
+        return jsonschema_rs.validator_for(
+            {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": definitions},
+            pattern_options=jsonschema_rs.RegexOptions(),
+        )
 
     def _problem(self, error: jsonschema_rs.ValidationError, resource: Any) -> Problem:
         """An error of the schema, in words."""
