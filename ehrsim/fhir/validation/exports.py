@@ -22,17 +22,21 @@ from ehrsim.fhir.fragments import Resource
 from ehrsim.fhir.record import Batch
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.validation.cross_resource import AFTER_DEATH, OUTSIDE
-from ehrsim.fhir.validation.facts import CLINICAL, WITHIN_ENCOUNTER, disorder, facts_of
+from ehrsim.fhir.validation.facts import CLINICAL, WITHIN_ENCOUNTER, Facts, disorder, facts_of
 from ehrsim.fhir.validation.findings import Problem, shown
 from ehrsim.fhir.validation.in_full import problems_in_full
 from ehrsim.fhir.validation.layouts import (
     TIME,
     Bytes,
+    Form,
+    Hole,
     Ints,
     Layout,
     Reference,
     When,
     Words,
+    form_of,
+    holes_of,
     layout_of,
     masked,
     same,
@@ -52,6 +56,10 @@ SAMPLE_RATE = 4_096
 LARGEST_SAMPLE = 500
 BEFORE_BIRTH = "times before birth"
 DEATH_FIRST = "deaths before birth"
+PEOPLE = ("Patient", "RelatedPerson")
+"""Types whose resources have words of their own: names and addresses."""
+WRITTEN = re.compile(r"(?:urn:uuid:|[A-Z][A-Za-z]+/)[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A reference by UUID."""
 ALTERED = -2
 """The shape of resources that were altered since they were checked."""
 SHARED = -1
@@ -100,7 +108,8 @@ class Validator:
     def __init__(self, extent: Validate, report: ExportReport, us_core: str = "6.1") -> None:
         self._extent, self._report, self._rules = extent, report, rules_of(us_core)
         self._numbers: dict[str, int] = {}
-        self._layouts: dict[tuple[bytes, int], Layout] = {}
+        self._forms: dict[tuple[str, bytes], Form] = {}
+        self._layouts: dict[tuple[str, int, bytes], Layout] = {}
         self._recent: dict[tuple[str, int, int], list[Layout]] = {}
         self._seen: set[tuple[str, int]] = set()
         self._drawn = 0
@@ -181,6 +190,11 @@ class Validator:
         """Check lines of one type, by shape and length."""
         if kind == "Patient":
             self._note_lives(lines)
+        counts = self._report.validated
+        counts[kind] = counts.get(kind, 0) + len(lines)
+        if kind in PEOPLE and self._extent != "full":
+            self._check_people(kind, lines, subjects)
+            return
         lengths = np.fromiter(map(len, lines), dtype=np.int64, count=len(lines))
         order = np.lexsort((lengths, shapes))
         changes = (np.diff(lengths[order]) != 0) | (np.diff(shapes[order]) != 0)
@@ -191,8 +205,41 @@ class Validator:
                 self._check_in_full(kind, shape, some)
             matrix = np.frombuffer(b"".join(some), dtype=np.uint8).reshape(len(some), length)
             self._by_layout((kind, shape, length), some, matrix, subjects[rows])
-        counts = self._report.validated
-        counts[kind] = counts.get(kind, 0) + len(lines)
+
+    def _check_people(self, kind: str, lines: list[bytes], subjects: Ints) -> None:
+        """Check lines that have words of their own one by one: hardly any two of them would be of one layout."""
+        own, links = list[str](), dict[Reference, list[tuple[str, int]]]()
+        for line, subject in zip(lines, subjects.tolist(), strict=True):
+            resource = orjson.loads(line)
+            facts = self._facts(kind, resource)
+            own.append(resource["id"])
+            for one in facts.references:
+                reference = Reference(0, one.path, one.kinds)
+                links.setdefault(reference, []).append((one.text[-36:], subject))
+        number = self._numbers.setdefault(kind, len(self._numbers))
+        self._group.ids.append(_Ids(_words_of(own), np.full(len(own), number), subjects))
+        for reference, found in links.items():
+            gathered = self._group.links.setdefault((kind, reference), _Links([], []))
+            gathered.words.append(_words_of([uuid for uuid, _ in found]))
+            gathered.subjects.append(np.array([subject for _, subject in found], dtype=np.int64))
+
+    def _problems(self, kind: str, resource: Resource) -> list[Problem]:
+        """What is wrong with a resource by itself."""
+        if resource["resourceType"] != kind:
+            return [Problem("resourceType", shown(resource["resourceType"]), kind)]
+        return self._rules.problems(resource)
+
+    def _facts(self, kind: str, resource: Resource) -> Facts:
+        """What a resource that is held against the rules says of others; raises `GateError` for one not valid."""
+        problems = self._problems(kind, resource)
+        if not problems:
+            facts = facts_of(resource, self._rules)
+            problems = [*facts.problems, *disorder(facts.periods)]
+            by_uuid = [(one, WRITTEN.fullmatch(one.text)) for one in facts.references]
+            problems += [Problem(one.path, one.text, "a reference by UUID") for one, found in by_uuid if not found]
+        for problem in problems:
+            self._refuse(f"{kind}/{resource.get('id')}", problem)
+        return facts
 
     def _by_layout(
         self, bucket: tuple[str, int, int], lines: list[bytes], matrix: Bytes, subjects: Ints | None
@@ -208,7 +255,7 @@ class Validator:
         if len(left):
             keys: dict[bytes, list[int]] = {}
             for row in left.tolist():
-                keys.setdefault(masked(lines[row]), []).append(row)
+                keys.setdefault(masked(lines[row], holes_of(lines[row])), []).append(row)
             for rows in keys.values():
                 some = np.array(rows)
                 while len(some):
@@ -238,27 +285,36 @@ class Validator:
         return left[~fits]
 
     def _layout(self, kind: str, line: bytes) -> Layout:
-        """The layout of a line, which is held against the rules if it is the first."""
-        key = masked(line), len(line)
+        """The layout of a line, which is held against the rules if it is the first of its form."""
+        holes = holes_of(line)
+        text = masked(line, holes)
+        key = kind, len(line), text
         known = self._layouts.get(key)
         if known is not None and same(np.frombuffer(line, dtype=np.uint8)[None, :], known).all():
             return known
+        form = self._forms.get((kind, text))
+        if form is None:
+            form = self._form(kind, line, holes)
+            self._forms[kind, text] = form
+        if len(self._layouts) >= LAYOUTS:
+            self._layouts.clear()
+            self._recent.clear()
+            self._forms = {(kind, text): form}
+        layout = self._layouts[key] = layout_of(line, holes, form)
+        return layout
+
+    def _form(self, kind: str, line: bytes, holes: list[Hole]) -> Form:
+        """The form of a line that is held against the rules; raises `GateError` for one that is not valid."""
         resource = orjson.loads(line)
-        problems = self._rules.problems(resource)
-        if resource["resourceType"] != kind:
-            problems = [Problem("resourceType", shown(resource["resourceType"]), kind)]
+        problems = self._problems(kind, resource)
         if not problems:
-            layout = layout_of(line, self._rules)
-            facts = layout.written_out
+            form = form_of(line, holes, self._rules)
+            facts = form.written_out
             problems = [*facts.problems, *disorder(facts.periods)]
             problems += [Problem(one.path, one.text, "a reference by UUID") for one in facts.references]
         for problem in problems:
             self._refuse(f"{kind}/{resource.get('id')}", problem)
-        if len(self._layouts) >= LAYOUTS:
-            self._layouts.clear()
-            self._recent.clear()
-        self._layouts[key] = layout
-        return layout
+        return form
 
     def _check_in_full(self, kind: str, shape: int, lines: list[bytes]) -> None:
         """The thorough checks, on the first resource of a shape and on a sample."""
@@ -287,37 +343,39 @@ class Validator:
 
     def _gather(self, kind: str, layout: Layout, lines: Bytes, words: Words, subjects: Ints) -> None:
         """Take in the ids, references and times of lines of one layout."""
-        group = self._group
-        own = words[:, layout.uuids[layout.own]]
+        group, form = self._group, layout.form
+        own = words[:, form.uuids[form.own]]
         number = self._numbers.setdefault(kind, len(self._numbers))
         group.ids.append(_Ids(own, np.full(len(own), number), subjects))
-        for reference in layout.references:
-            links = group.links.setdefault((kind, reference._replace(offset=0)), _Links([], []))
-            links.words.append(words[:, layout.uuids[reference.offset]])
+        for reference in form.references:
+            links = group.links.setdefault((kind, reference._replace(hole=0)), _Links([], []))
+            links.words.append(words[:, form.uuids[reference.hole]])
             links.subjects.append(subjects)
-        if layout.clocks:
+        if form.clocks:
             times, good = times_in(lines, layout)
             if not good.all():
                 row, which = (int(place[0]) for place in np.nonzero(~good))
-                found = _text(lines[row], list(layout.clocks)[which])
+                found = _text(lines[row], layout.begins[list(form.clocks)[which]])
                 self._refuse(f"{kind}/{_written(own[row])}", Problem("", found, "a time of the calendar"))
             self._gather_times(kind, layout, lines, words, subjects, times)
 
     def _gather_times(self, kind: str, layout: Layout, lines: Bytes, words: Words, subjects: Ints, times: Ints) -> None:
-        own = words[:, layout.uuids[layout.own]]
-        for path, start, end in layout.periods:
-            late = times[:, layout.clocks[start]] > times[:, layout.clocks[end]]
+        form = layout.form
+        own = words[:, form.uuids[form.own]]
+        for path, start, end in form.periods:
+            late = times[:, form.clocks[start]] > times[:, form.clocks[end]]
             if late.any():
                 row = int(np.flatnonzero(late)[0])
-                found = f"{_text(lines[row], start)} to {_text(lines[row], end)}"
+                texts = [_text(lines[row], layout.begins[hole]) for hole in (start, end)]
+                found = " to ".join(texts)
                 self._refuse(f"{kind}/{_written(own[row])}", Problem(path, found, "a start not after the end (per-1)"))
             if kind == "Encounter" and path == "period":
-                _extend(self._group.stays, own, times[:, layout.clocks[start]], times[:, layout.clocks[end]])
-        for when in layout.times:
-            seconds = times[:, layout.clocks[when.offset]]
+                _extend(self._group.stays, own, times[:, form.clocks[start]], times[:, form.clocks[end]])
+        for when in form.times:
+            seconds = times[:, form.clocks[when.hole]]
             self._live(when, seconds, subjects)
-            if layout.encounter >= 0 and when.name in WITHIN_ENCOUNTER:
-                _extend(self._group.moments, words[:, layout.uuids[layout.encounter]], seconds, seconds)
+            if form.encounter >= 0 and when.name in WITHIN_ENCOUNTER:
+                _extend(self._group.moments, words[:, form.uuids[form.encounter]], seconds, seconds)
 
     def _live(self, when: When, seconds: Ints, subjects: Ints) -> None:
         """Count times before birth and after death."""
@@ -372,6 +430,12 @@ def _type_of(line: bytes) -> str:
     """The type of a resource as ehrsim writes it: the first member."""
     found = re.match(rb'\{"resourceType":"([A-Za-z]+)"', line)
     return found[1].decode() if found else "?"
+
+
+def _words_of(uuids: list[str]) -> Words:
+    """The words of some UUIDs, shape (n, 2)."""
+    digits = bytes.fromhex("".join(uuids).replace("-", ""))
+    return np.frombuffer(digits, dtype=">u8").astype(np.uint64).reshape(len(uuids), 2)
 
 
 def _text(line: Bytes, offset: int) -> str:

@@ -35,6 +35,12 @@ class Reference(NamedTuple):
     text: str
     targets: frozenset[str]
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The types that a reference by UUID may lead to: the one that it names, or else those of its element."""
+        named = self.text.rpartition("/")[0] if "/" in self.text else ""
+        return frozenset((named,)) if named else self.targets
+
 
 class Moment(NamedTuple):
     """A time in a patient's life."""

@@ -9,7 +9,7 @@ import pytest
 
 from ehrsim import codes, events, reference
 from ehrsim.errors import GateError
-from ehrsim.fhir import export_fhir, validate_fhir
+from ehrsim.fhir import export_fhir, patients, validate_fhir
 from ehrsim.fhir.report import ExportReport
 from ehrsim.fhir.resources import MAPPINGS, Mapping
 from ehrsim.fhir.validation import Validator
@@ -88,6 +88,30 @@ def changed(**members):
 )
 def test_a_defect_is_refused_and_nothing_is_written(cohort, tmp_path, monkeypatch, members, expected):
     monkeypatch.setitem(MAPPINGS, "condition", changed(**members))
+    with pytest.raises(GateError, match=re.escape(expected)):
+        export_fhir(cohort, tmp_path / "fhir", validate="fast")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"gender": "woman"}, "gender: found `woman`"),
+        ({"birthDate": "1980-02-31"}, "birthDate: found `1980-02-31`, expected a day of the calendar"),
+        (
+            {"managingOrganization": {"reference": f"Organization/{NOBODY}"}},
+            f"managingOrganization: found {NOBODY}, expected a Organization of this export",
+        ),
+        ({"managingOrganization": {"reference": f"Location/{NOBODY}"}}, "managingOrganization.reference: found"),
+        ({"managingOrganization": {"reference": "Organization/1"}}, "expected a reference by UUID"),
+        ({"id": NOBODY}, f"id: found {NOBODY}, expected one that no other resource has"),
+        ({"resourceType": "Person"}, "resourceType: found `Person`, expected Patient"),
+    ],
+)
+def test_a_defect_of_a_patient_is_refused(cohort, tmp_path, monkeypatch, members, expected):
+    """People are held against the rules one by one: each has words of its own."""
+    build = patients.patient
+    monkeypatch.setattr(patients, "patient", lambda *arguments, **more: build(*arguments, **more) | members)
     with pytest.raises(GateError, match=re.escape(expected)):
         export_fhir(cohort, tmp_path / "fhir", validate="fast")
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ehrsim.fhir.validation.layouts import layout_of, masked, same, times_in, uuids_in
+from ehrsim.fhir.validation.layouts import form_of, holes_of, layout_of, masked, same, times_in, uuids_in
 from ehrsim.fhir.validation.rules import rules_of
 
 OWN, PATIENT, VISIT = (f"0123456{number}-89ab-4def-8fed-cba987654321" for number in range(3))
@@ -27,8 +27,17 @@ def encoded(resource=LAB, **changes):
     return orjson.dumps({**resource, **changes}, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def laid_out(line: bytes):
+    holes = holes_of(line)
+    return layout_of(line, holes, form_of(line, holes, rules_of("6.1")))
+
+
+def text_of(line: bytes) -> bytes:
+    return masked(line, holes_of(line))
+
+
 LINE = encoded()
-LAYOUT = layout_of(LINE, rules_of("6.1"))
+LAYOUT = laid_out(LINE)
 
 
 def fits(line: bytes) -> bool:
@@ -38,11 +47,11 @@ def fits(line: bytes) -> bool:
 
 
 def test_a_layout_knows_what_its_holes_are():
-    assert [line.path for line in LAYOUT.references] == ["subject", "encounter"]
-    assert [line.targets for line in LAYOUT.references] == [{"Patient"}, {"Encounter"}]
-    assert [path for path, _, _ in LAYOUT.periods] == ["effectivePeriod"]
-    assert LINE[LAYOUT.own :].startswith(OWN.encode())
-    assert LINE[LAYOUT.encounter :].startswith(VISIT.encode())
+    assert [line.path for line in LAYOUT.form.references] == ["subject", "encounter"]
+    assert [line.targets for line in LAYOUT.form.references] == [{"Patient"}, {"Encounter"}]
+    assert [path for path, _, _ in LAYOUT.form.periods] == ["effectivePeriod"]
+    assert LINE[LAYOUT.begins[LAYOUT.form.own] :].startswith(OWN.encode())
+    assert LINE[LAYOUT.begins[LAYOUT.form.encounter] :].startswith(VISIT.encode())
     words, _ = uuids_in(np.frombuffer(LINE, dtype=np.uint8)[None, :], LAYOUT)
     assert f"{int(words[0, 0, 0]):016x}{int(words[0, 0, 1]):016x}" == OWN.replace("-", "")
     seconds, _ = times_in(np.frombuffer(LINE, dtype=np.uint8)[None, :], LAYOUT)
@@ -51,7 +60,7 @@ def test_a_layout_knows_what_its_holes_are():
 
 def test_an_identifier_as_long_as_a_time_is_none():
     line = encoded(identifier=[{"system": "urn:oid:1.2.3", "value": "1017020930891770009"}])
-    assert len(layout_of(line, rules_of("6.1")).clocks) == 2
+    assert len(laid_out(line).form.clocks) == 2
 
 
 @pytest.mark.parametrize(
@@ -67,7 +76,7 @@ def test_an_identifier_as_long_as_a_time_is_none():
 def test_lines_that_differ_in_holes_are_of_the_layout(changes):
     line = encoded(**changes)
     assert fits(line)
-    assert masked(line) == masked(LINE)
+    assert text_of(line) == text_of(LINE)
     assert rules_of("6.1").is_valid(orjson.loads(line))
 
 
@@ -125,9 +134,33 @@ NOTE = {
 )
 def test_whole_groups_of_base64_are_a_hole(data, same_layout):
     line = encoded(NOTE)
-    layout = layout_of(line, rules_of("6.1"))
+    layout = laid_out(line)
     other = line.replace(b"U1lOVEhFVElDIG5vdGU=", data)
     assert same(np.frombuffer(other, dtype=np.uint8)[None, :], layout).tolist() == [same_layout]
     if same_layout:
-        assert masked(other) == masked(line)
+        assert text_of(other) == text_of(line)
         assert rules_of("6.1").problems(orjson.loads(other)) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"valueQuantity": {"value": 117.25, "unit": "%"}},
+        {"valueQuantity": {"value": 0, "unit": "%"}},
+        {"identifier": [{"system": "urn:oid:1.2.3", "value": "7"}]},
+    ],
+)
+def test_a_form_holds_for_holes_of_any_length(changes):
+    """The layout of a longer or shorter line, from the form of the first, is that which it has by itself."""
+    line = encoded(**changes)
+    assert len(line) != len(LINE)
+    assert text_of(line) == text_of(LINE)
+    for mine, own in zip(layout_of(line, holes_of(line), LAYOUT.form), laid_out(line), strict=True):
+        np.testing.assert_equal(mine, own)
+    assert rules_of("6.1").problems(orjson.loads(line)) == []
+
+
+@pytest.mark.parametrize("number", [b"007", b"+7", b"7.", b".5", b"-", b"0x7"])
+def test_what_is_no_number_of_json_is_no_hole(number):
+    line = LINE.replace(b":17.1", b":" + number)
+    assert text_of(line) != text_of(LINE)
