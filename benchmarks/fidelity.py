@@ -122,7 +122,10 @@ def main() -> None:
             simulated, seconds = simulate(options, events, folder)
         draws, steps = (SMALL_DRAWS, SMALL_STEPS) if options.small else (options.draws, sequence_test.MOST_STEPS)
         held_out, real = (ehrsim.read_events(events, split) for split in ("held_out", "train"))
-        judged = ehrsim.evaluate_cohort(held_out, simulated, train=real, patients=options.patients, draws=draws)
+        bars = Path(__file__).with_name("fidelity_bars.toml")
+        judged = ehrsim.evaluate_cohort(
+            held_out, simulated, train=real, gates_file=bars, patients=options.patients, draws=draws
+        )
         network = by_sequence(held_out, real, simulated, steps)
     print(shown(judged, network), file=sys.stderr)
     found = figures([metric for section in judged.sections for metric in section.metrics])

@@ -28,6 +28,9 @@ def evaluate(
     ] = None,
     patients: Annotated[int, Parameter(help="Compare at most so many patients of each cohort.")] = 20_000,
     draws: Annotated[int, Parameter(help="How often patients are drawn again for intervals.")] = 200,
+    attacks: Annotated[
+        bool, Parameter(negative=(), help="Attack the training patients with the simulated ones as well: minutes.")
+    ] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -50,6 +53,7 @@ def evaluate(
             gates_file=gates,
             patients=patients,
             draws=draws,
+            attacks=attacks,
             seed=seed,
             overwrite=overwrite,
             progress=progress,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -12,6 +13,7 @@ from ehrsim.evaluate.report import Metric, Report, Section, shown
 
 BUILT_IN = Path(__file__).with_name("gates.toml")
 MOST_NAMED = 8
+Held = Literal["value", "lower", "upper"]
 
 
 class Bar(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -23,6 +25,8 @@ class Bar(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     plus: float = 0.0
     gate: bool = False
     """whether a strict evaluation fails if it is not met"""
+    held: Held = "value"
+    """what is held against the limit: the value, or the lower or upper bound of its interval"""
 
     def limit(self, metric: Metric) -> float | None:
         """The worst value that is good enough; None if that depends on a floor that is not known."""
@@ -33,6 +37,12 @@ class Bar(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
         # Of a floor below nought, less is further below.
         return metric.floor - (1 - self.of_floor) * abs(metric.floor) + self.plus
 
+    def of(self, metric: Metric) -> float | None:
+        """What of a metric is held against the limit."""
+        if self.held == "value":
+            return metric.value
+        return None if metric.interval is None else metric.interval[self.held == "upper"]
+
     def text(self, metric: Metric) -> str:
         """The limit in words.
 
@@ -40,9 +50,10 @@ class Bar(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
         >>> Bar(metrics="*", of_floor=1.3).text(metric), Bar(metrics="*", of_floor=1, plus=0.02).text(metric)
         ('<= 1.3 floor', '<= floor + 0.02')
         """
+        bound = "" if self.held == "value" else f"{self.held} bound "
         floor = "" if not self.of_floor else "floor" if self.of_floor == 1 else f"{self.of_floor:g} floor"
         plus = f"{self.plus:g}" if self.plus or not floor else ""
-        return f"{'<=' if metric.best == 'low' else '>='} {' + '.join(part for part in (floor, plus) if part)}"
+        return f"{bound}{'<=' if metric.best == 'low' else '>='} {' + '.join(part for part in (floor, plus) if part)}"
 
 
 class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,8 +94,8 @@ def _judged(section: str, metric: Metric, bars: list[Bar]) -> Metric:
     # What cannot be told of simulated patients, since they have none of it, is not good enough.
     met = None
     if limit is not None:
-        low = metric.best == "low"
-        met = metric.value is not None and (metric.value <= limit if low else metric.value >= limit)
+        value = bar.of(metric)
+        met = value is not None and (value <= limit if metric.best == "low" else value >= limit)
     return msgspec.structs.replace(metric, bar=bar.text(metric), limit=shown(limit), met=met, gate=bar.gate)
 
 
