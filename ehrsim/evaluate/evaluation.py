@@ -82,6 +82,7 @@ def _judged(
     sections = list[Section]()
     judges = {name: partial(judge, gathered.cohorts, weights, seed) for name, judge in SECTIONS.items()}
     if attacks:
+        privacy.trained_on(gathered)  # Refuses before any work where nobody knows them.
         judges["privacy"] = partial(privacy.section, gathered, seed)
     for number, (name, judge) in enumerate(judges.items()):
         progress("evaluate", number, len(judges), name)

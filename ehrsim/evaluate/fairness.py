@@ -36,7 +36,7 @@ from ehrsim.evaluate.representation import (
     benjamini_hochberg,
     representation,
 )
-from ehrsim.evaluate.resampling import DRAWS, Figure, Floats, beside_floor, interval, resamples, subjects
+from ehrsim.evaluate.resampling import DRAWS, Figure, Floats, beside_floor, block_of, interval, resamples, subjects
 from ehrsim.evaluate.utility import LEAST_IN_GROUP, Scored, differences, draws_of, enough, within
 
 MOST_CODES, MOST_SHOWN, MOST_OUTCOMES = 100, 20, 3
@@ -195,11 +195,11 @@ def _having(events: pl.LazyFrame, told: Sequence[str]) -> sparse.csr_matrix:
 
 
 def _apart(real: sparse.csr_matrix, other: sparse.csr_matrix, real_weights: Floats, weights: Floats) -> Floats:
-    """(rows,) the mean over codes of the absolute difference of shares of patients, by row of weights."""
-    shares = [
-        np.asarray(weight @ matrix) / weight.sum(axis=1, keepdims=True)
-        for matrix, weight in ((real, real_weights), (other, weights))
-    ]
+    """(rows,) the mean over codes of the absolute difference of shares of patients, by row of weights of blocks."""
+    shares = []
+    for matrix, blocks in ((real, real_weights), (other, weights)):
+        weight = blocks[:, block_of(np.arange(matrix.shape[0]))]
+        shares.append(np.asarray(weight @ matrix) / weight.sum(axis=1, keepdims=True))
     found: Floats = np.abs(shares[0] - shares[1]).mean(axis=1)
     return found
 

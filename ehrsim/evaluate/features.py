@@ -79,7 +79,7 @@ def life(events: pl.LazyFrame) -> pl.DataFrame:
     )
     sex = pl.col("sex").replace_strict({"female": 0.0, "male": 1.0}, default=None, return_dtype=pl.Float64)
     told = records(events).select("subject_id", sex.alias("male"), pl.col("died"), pl.col("visits"))
-    return told.join(ages.collect(), on="subject_id", how="left")
+    return told.join(ages.collect(), on="subject_id", how="left", maintain_order="left")
 
 
 def _rhythm(events: pl.LazyFrame) -> pl.DataFrame:

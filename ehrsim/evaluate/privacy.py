@@ -29,10 +29,8 @@ def section(gathered: Gathered, seed: int = 0, *, most: int = histories.MOST_PAT
 
     At most `most` patients of each kind are looked at.
     """
-    if gathered.train is None:
-        raise UsageError("nothing says who was trained on", hint="give the training patients, or events with splits")
     members, simulated = (
-        histories.some(table, most, seed=seed) for table in (gathered.train, gathered.cohorts.simulated)
+        histories.some(table, most, seed=seed) for table in (trained_on(gathered), gathered.cohorts.simulated)
     )
     others = histories.some(gathered.cohorts.held_out, most, seed=seed)
     first, second = _halves(others, seed)
@@ -63,6 +61,13 @@ def section(gathered: Gathered, seed: int = 0, *, most: int = histories.MOST_PAT
     ]
     details = {"threat": "simulated patients released, and nothing else", **msgspec.to_builtins(copied.distances)}
     return Section(name="privacy", title="Privacy, by attack", metrics=metrics, details=_finite(details))
+
+
+def trained_on(gathered: Gathered) -> pl.LazyFrame:
+    """The training patients; raises `UsageError` where nobody knows them."""
+    if gathered.train is None:
+        raise UsageError("nothing says who was trained on", hint="give the training patients, or events with splits")
+    return gathered.train
 
 
 def _halves(events: pl.LazyFrame, seed: int) -> tuple[pl.LazyFrame, pl.LazyFrame]:

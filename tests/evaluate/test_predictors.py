@@ -30,7 +30,8 @@ def test_what_comes_after_the_moment_cannot_be_seen(world) -> None:
     events = world(80, seed=1)
     asked = examples(events, calendar(events), DEATH)
     planned = plan(events)
-    moment = events.join(asked.lazy().select("subject_id", "moment"), on="subject_id", how="left").collect()
+    moments = asked.lazy().select("subject_id", "moment")
+    moment = events.join(moments, on="subject_id", how="left", maintain_order="left").collect()
     later = (moment["time"] >= moment["moment"]).fill_null(False)
     assert later.sum() > 100, "there is something to alter"
     frame = events.collect()
