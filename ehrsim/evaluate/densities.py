@@ -163,7 +163,8 @@ def _odds(told: list[Histories], seed: int) -> Floats:
     matrix = np.vstack([histories.numbers(history, columns) for history in told[2:]])
     label = np.repeat([True, False], [history.patients for history in told[2:]])
     known = np.isfinite(matrix).any(axis=0)
-    model = two_sample.classifier(seed).fit(matrix[:, known], label)
+    with two_sample.one_thread():
+        model = two_sample.classifier(seed).fit(matrix[:, known], label)
     asked = np.vstack([histories.numbers(history, columns) for history in told[:2]])[:, known]
     odds: Floats = model.decision_function(asked).astype(np.float64)
     return odds

@@ -7,6 +7,7 @@ like they are, and says nothing about privacy: copies of the training patients c
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,10 +62,11 @@ def told_apart(real: Features, other: Features, *, seed: int = 0, clues: bool = 
         test = fold == number
         known = np.flatnonzero(np.isfinite(matrix[~test]).any(axis=0))
         part = matrix[:, known]
-        model = classifier(seed).fit(part[~test], label[~test])
-        score[test] = model.predict_proba(part[test])[:, 1]
-        if clues and not number:
-            lost[known] = _lost_areas(model, part[test], label[test], rng)
+        with one_thread():
+            model = classifier(seed).fit(part[~test], label[~test])
+            score[test] = model.predict_proba(part[test])[:, 1]
+            if clues and not number:
+                lost[known] = _lost_areas(model, part[test], label[test], rng)
     best = np.argsort(-lost, kind="stable")[: MOST_SHOWN if clues else 0]
     means = [_means(matrix[~label]), _means(matrix[label])]
     shown = [Clue(real.names[i], float(lost[i]), float(means[0][i]), float(means[1][i])) for i in best if lost[i] > 0]
@@ -85,6 +87,16 @@ def classifier(seed: int) -> Any:
         early_stopping=False,
         random_state=seed,
     )
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """Trees grow on one thread in here: where a machine is busy, more of them only wait for one another."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError as error:
+        raise MissingExtraError("training classifiers", "evaluate") from error
+    limits: AbstractContextManager[Any] = threadpool_limits(limits=1)
+    return limits
 
 
 def folds(size: int, number: int) -> Indices:
