@@ -26,7 +26,11 @@ def visits(rows: pl.DataFrame) -> pl.DataFrame:
     """
     kept = rows.filter(pl.col("lost").is_null() & ~pl.col("kind").is_in(PERSON))
     inside = kept.filter(pl.col("visit_id").is_not_null())
-    spans = inside.group_by(_KEY, maintain_order=True).agg(
+    # A second start or end of a visit is left out, and yet tells that the visit went on then.
+    marks = pl.col("kind").is_in(["visit_start", "visit_end"]) & pl.col("time").is_not_null()
+    told = pl.col("lost").is_null() | marks
+    of_visits = rows.filter(told & ~pl.col("kind").is_in(PERSON) & pl.col("visit_id").is_not_null())
+    spans = of_visits.group_by(_KEY, maintain_order=True).agg(
         pl.col("slot").first(), first=pl.col("when").min(), last=pl.col("when").max()
     )
     starts, ends = (_told(inside, kind) for kind in ("start", "end"))

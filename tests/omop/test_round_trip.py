@@ -9,7 +9,7 @@ from typing import get_args
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import ehrsim
@@ -174,6 +174,8 @@ def test_every_kind_is_among_the_codes():
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(rows=st.lists(_event(), min_size=1, max_size=25).map(_numbered).filter(bool))
+@example(rows=[_row(0, when, "VISIT_START//IMP", visit_id=1) for when in (MOMENTS[0], MOMENTS[1])])
+@example(rows=[_row(0, MOMENTS[0], "VISIT_START//IMP", visit_id=1), _row(0, None, "VISIT_START//IMP", visit_id=1)])
 def test_what_is_carried_comes_back(format, rows, tmp_path):
     table = frame_of(rows)
     export_omop(table, tmp_path / "omop", format=format, overwrite=True)
