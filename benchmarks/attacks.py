@@ -36,7 +36,7 @@ from ehrsim.evaluate import copies, densities, disclosure, membership
 from ehrsim.evaluate.exact import Risk
 from ehrsim.evaluate.histories import some
 from ehrsim.evaluate.membership import Membership
-from ehrsim.evaluate.resampling import subjects
+from ehrsim.evaluate.privacy import halves
 from ehrsim.reference import population
 from ehrsim.sampling import generate
 from ehrsim.training import training_config
@@ -56,16 +56,6 @@ class Patients(NamedTuple):
 def whole(events: pl.LazyFrame, most: int, seed: int) -> pl.LazyFrame:
     """Some patients with all columns, as a run needs them."""
     return some(events, most, seed=seed, columns=event_table.COLUMNS)
-
-
-def halves(events: pl.LazyFrame, seed: int) -> tuple[pl.LazyFrame, pl.LazyFrame]:
-    """Two halves of the patients at random."""
-    everyone = subjects(events)
-    rng = np.random.Generator(np.random.Philox(key=[seed, 9]))
-    first = everyone.gather(np.sort(rng.permutation(len(everyone))[: len(everyone) // 2])).to_frame().lazy()
-    return tuple(  # type: ignore[return-value]
-        events.join(first, on="subject_id", how=how, maintain_order="left").collect().lazy() for how in ("semi", "anti")
-    )
 
 
 def patients(source: str | Path | pl.DataFrame, others: pl.LazyFrame | None, most: int, seed: int) -> Patients:

@@ -6,8 +6,7 @@ A learner is a function, so that networks can take part without this package's k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +14,9 @@ from numpy.typing import NDArray
 
 from ehrsim.errors import MissingExtraError
 from ehrsim.evaluate.resampling import Floats, Indices
+from ehrsim.evaluate.two_sample import one_thread
 from ehrsim.sequences import Sequences
 
-THREADS = 1
-"""Of trees: two of them on a machine that others use took 37 CPU seconds for what one does in 2.4, waiting in loops."""
 _STRENGTHS, _INNER, _FARTHEST = (0.001, 0.01, 0.1), 4, 5.0
 """Inverses of the penalty of logistic regression, of which one is chosen on every fourth patient; and the most
 deviations that a feature is off its mean."""
@@ -71,7 +69,7 @@ def logistic(examples: Examples, seed: int) -> Predict:
 
     matrix, outcome = scaled(examples), examples.outcome
     inner = _inner_split(outcome, seed)
-    with bounded_threads():
+    with one_thread():
         losses = [
             _loss(
                 make(C=strength, max_iter=_ITERATIONS).fit(matrix[~inner], outcome[~inner]),
@@ -111,11 +109,11 @@ def trees(examples: Examples, seed: int) -> Predict:
         random_state=seed,
     )
     known = np.flatnonzero(np.isfinite(examples.features).any(axis=0))
-    with bounded_threads():
+    with one_thread():
         model.fit(examples.features[:, known], examples.outcome)
 
     def predict(one: Examples) -> Floats:
-        with bounded_threads():
+        with one_thread():
             return np.asarray(model.predict_proba(one.features[:, known])[:, 1])
 
     return predict
@@ -133,13 +131,6 @@ def learned(learner: Learner, examples: Examples, seed: int) -> Predict:
 
 def _constant(share: float) -> Predict:
     return lambda one: np.full(len(one.outcome), share)
-
-
-@contextmanager
-def bounded_threads() -> Iterator[None]:
-    """Numerical libraries use `THREADS` threads at most."""
-    with _module("threadpoolctl").threadpool_limits(limits=THREADS):
-        yield
 
 
 def _sklearn(name: str) -> Any:

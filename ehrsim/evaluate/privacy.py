@@ -33,7 +33,7 @@ def section(gathered: Gathered, seed: int = 0, *, most: int = histories.MOST_PAT
         histories.some(table, most, seed=seed) for table in (trained_on(gathered), gathered.cohorts.simulated)
     )
     others = histories.some(gathered.cohorts.held_out, most, seed=seed)
-    first, second = _halves(others, seed)
+    first, second = halves(others, seed)
     parts = [densities.scores(members, *pair, seed=seed) for pair in _in_turn(first, simulated, second)]
     scores = densities.merged(parts, seed=seed)
     found = membership.infer(scores.attacks, scores.member, blind=scores.blind, groups=scores.groups, seed=seed)
@@ -70,7 +70,7 @@ def trained_on(gathered: Gathered) -> pl.LazyFrame:
     return gathered.train
 
 
-def _halves(events: pl.LazyFrame, seed: int) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+def halves(events: pl.LazyFrame, seed: int) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """Two halves of the patients at random."""
     everyone = subjects(events)
     rng = np.random.Generator(np.random.Philox(key=[seed, 9]))

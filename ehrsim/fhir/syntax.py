@@ -12,30 +12,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 from ehrsim import codes
-
-_TIMES = (
-    "0123456789",
-    "1234067895",
-    "2340178956",
-    "3401289567",
-    "4012395678",
-    "5987604321",
-    "6598710432",
-    "7659821043",
-    "8765932104",
-    "9876543210",
-)
-"""The multiplication table of the dihedral group D5, by Verhoeff."""
-_PERMUTED = (
-    "0123456789",
-    "1576283094",
-    "5803796142",
-    "8916043527",
-    "9453126870",
-    "4286573901",
-    "2793806415",
-    "7046913258",
-)
+from ehrsim.codes.check_digits import mod_10, verhoeff
 
 
 def system_uri(system: str, value: str) -> str:
@@ -58,20 +35,14 @@ def is_well_formed(system: str, value: str) -> bool:
 
 
 def _is_snomed(value: str) -> bool:
-    if not re.fullmatch(r"[1-9]\d{5,17}", value, re.ASCII):
-        return False
-    check = 0
-    for place, digit in enumerate(reversed(value)):
-        check = int(_TIMES[check][int(_PERMUTED[place % 8][int(digit)])])
-    return check == 0
+    return re.fullmatch(r"[1-9]\d{5,17}", value, re.ASCII) is not None and verhoeff(value)
 
 
 def _is_loinc(value: str) -> bool:
     match = re.fullmatch(r"(?:L[PAG])?(\d+)-(\d)", value, re.ASCII)
     if match is None or value.startswith("L"):
         return match is not None
-    doubled = sum(sum(divmod(2 * int(digit), 10)) for digit in match[1][::-2])
-    return (doubled + sum(int(digit) for digit in match[1][-2::-2]) + int(match[2])) % 10 == 0
+    return mod_10(match[1], match[2])
 
 
 def _matches(pattern: str) -> Callable[[str], bool]:

@@ -15,6 +15,7 @@ import msgspec
 import polars as pl
 
 from ehrsim import codes
+from ehrsim.codes.check_digits import mod_10, verhoeff
 from ehrsim.errors import InputError
 from ehrsim.importers.deidentification.policy import Policy
 
@@ -123,8 +124,8 @@ class AllowList:
         if self._systems[system].fullmatch(value) is None or not value.isascii():
             return False
         if system == "SNOMED":
-            return value[-3:-1] in ("00", "10") and _verhoeff(value)
-        return system != "LOINC" or value.startswith("L") or _mod_10(value)
+            return value[-3:-1] in ("00", "10") and verhoeff(value)
+        return system != "LOINC" or value.startswith("L") or mod_10(*value.split("-"))
 
     def keeps_text(self, text: str) -> bool:
         """Whether a text is a coded answer of an allowed system, a listed answer or of a listed shape."""
@@ -162,36 +163,3 @@ class AllowList:
 
 def _folded(text: str) -> str:
     return " ".join(text.split()).rstrip(".").casefold()
-
-
-def _mod_10(code: str) -> bool:
-    """Whether the check digit of a LOINC code is right (LOINC Users' Guide, Mod 10)."""
-    body, _, check = code.partition("-")
-    doubled = (int(digit) * 2 for digit in body[::-2])
-    total = sum(number // 10 + number % 10 for number in doubled) + sum(int(digit) for digit in body[-2::-2])
-    return (10 - total % 10) % 10 == int(check)
-
-
-_D5 = [
-    "0123456789",
-    "1234067895",
-    "2340178956",
-    "3401289567",
-    "4012395678",
-    "5987604321",
-    "6598710432",
-    "7659821043",
-    "8765932104",
-    "9876543210",
-]
-_PERMUTED = ["0123456789"]
-for _ in range(7):
-    _PERMUTED.append("".join("1576283094"[int(digit)] for digit in _PERMUTED[-1]))
-
-
-def _verhoeff(identifier: str) -> bool:
-    """Whether the check digit of a SNOMED CT identifier is right (Verhoeff 1969: the dihedral group D5)."""
-    check = 0
-    for place, digit in enumerate(reversed(identifier)):
-        check = int(_D5[check][int(_PERMUTED[place % 8][int(digit)])])
-    return check == 0
